@@ -1,0 +1,57 @@
+/**
+ * @file compress.h
+ * Rewrite: replace the modules of a plan by factors.
+ */
+#ifndef LOWRANK_COMPRESS_H
+#define LOWRANK_COMPRESS_H
+
+#include <lowrank/plan.h>
+
+LR_BEGIN
+
+/** Methods, by name in lr_compress_opts::method:
+ *  - "svd": truncated SVD of the weight; needs no statistics;
+ *  - "whiten": SVD-LLM (arXiv 2403.07378, section 3.1), Cholesky factor of the input moments;
+ *  - "whiten-eig": the same by eigenvectors (arXiv 2503.12340);
+ *  - "pca": principal directions of the output (Swift-SVD, arXiv 2604.01609): the same optimum
+ *    without any inverse; analytic feature mimicking without a mean;
+ *  - "afm": analytic feature mimicking (Yu and Wu, AAAI 2023), centred, with a new bias. */
+typedef struct lr_compress_opts {
+    size_t size;        /**< set by lr_compress_opts_init() */
+    const char *method; /**< default "pca" */
+} lr_compress_opts;
+
+/** Writes the defaults; @p size is `sizeof *opts`. */
+LR_API void lr_compress_opts_init(lr_compress_opts *opts, size_t size);
+
+/** What became of one module. */
+typedef struct lr_compress_event {
+    size_t size;        /**< bytes the library filled */
+    const char *module; /**< borrowed until the callback returns */
+    int64_t rank;       /**< of the factors */
+    double predicted;   /**< loss from the tail of the spectrum, in the norm of the method */
+    double measured;    /**< the same norm recomputed from the difference of the matrices */
+    double total;       /**< loss of rank 0 in that norm */
+} lr_compress_event;
+
+/** Called once for each module, in the order of the plan, on the calling thread; non-zero stops
+ *  with #LR_E_CANCELLED. */
+typedef int32_t (*lr_compress_fn)(const lr_compress_event *event, void *user);
+
+/**
+ * Replaces each module of the plan by its factors. Modules of rank 0 stay. On any error the model
+ * is as before.
+ * @param model the model
+ * @param plan  ranks
+ * @param stats of the model's inputs; NULL is allowed for "svd"
+ * @param opts  NULL: defaults
+ * @param fn    NULL: none
+ * @param user  given to fn
+ * @return LR_E_NUMERIC when predicted and measured loss differ by more than 1e-6 of the total
+ */
+LR_API lr_status lr_compress(lr_model *model, const lr_plan *plan, const lr_stats *stats,
+                             const lr_compress_opts *opts, lr_compress_fn fn, void *user);
+
+LR_END
+
+#endif

@@ -1,0 +1,66 @@
+/**
+ * @file plan.h
+ * The decision: a rank for each module, in a small JSON file a person can read and edit.
+ */
+#ifndef LOWRANK_PLAN_H
+#define LOWRANK_PLAN_H
+
+#include <lowrank/stats.h>
+
+LR_BEGIN
+
+/** A plan, opaque. */
+typedef struct lr_plan lr_plan;
+
+/** How ranks are chosen: exactly one of keep, keep_model and ranks is set. */
+typedef struct lr_plan_opts {
+    size_t size;         /**< set by lr_plan_opts_init() */
+    double keep;         /**< parameters of the matched linears after over before; biases and
+                              indices not counted, modules left dense on both sides. The result is
+                              at most this and one more rank anywhere would exceed it */
+    double keep_model;   /**< the same over the whole model */
+    const char *ranks;   /**< JSON object of patterns to ranks: {"q_proj": 384, "gate_proj": 512};
+                              among several matches the last counts, others stay dense */
+    const char *pattern; /**< modules that may change; default: the seven linears of each block */
+} lr_plan_opts;
+
+/** Writes the defaults; @p size is `sizeof *opts`. */
+LR_API void lr_plan_opts_init(lr_plan_opts *opts, size_t size);
+
+/**
+ * Chooses a rank for each matched module, uniformly: the same kept share everywhere. A rank at
+ * which two factors are no smaller than the matrix leaves the module dense.
+ * @param out   owned
+ * @param model borrowed during the call
+ * @param opts  what to keep
+ * @return LR_E_INVALID for a share that no rank can meet; LR_E_NOTFOUND when nothing matches
+ */
+LR_API lr_status lr_plan_new(lr_plan **out, const lr_model *model, const lr_plan_opts *opts);
+
+/** Opens a plan file for a model; every module and rank is checked. @param out owned */
+LR_API lr_status lr_plan_open(lr_plan **out, const lr_model *model, const char *path);
+
+/** Saves a plan. @param force 1 replaces an existing file */
+LR_API lr_status lr_plan_save(const lr_plan *plan, const char *path, int32_t force);
+
+/** Frees a plan. */
+LR_API void lr_plan_free(lr_plan *plan);
+
+/** Number of modules in the plan. */
+LR_API int32_t lr_plan_count(const lr_plan *plan);
+
+/** Name of module @p index. @return borrowed; NULL out of range */
+LR_API const char *lr_plan_module(const lr_plan *plan, int32_t index);
+
+/** Rank of module @p index; 0: stays dense; -1: out of range. */
+LR_API int64_t lr_plan_rank(const lr_plan *plan, int32_t index);
+
+/** Sets the rank of a module; 0 leaves it dense. */
+LR_API lr_status lr_plan_set_rank(lr_plan *plan, const char *module, int64_t rank);
+
+/** Parameters of the plan's modules before and after. @param before written @param after written */
+LR_API void lr_plan_parameters(const lr_plan *plan, int64_t *before, int64_t *after);
+
+LR_END
+
+#endif

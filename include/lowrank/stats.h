@@ -1,0 +1,83 @@
+/**
+ * @file stats.h
+ * Statistics of the inputs of linear modules: second moments, means, absolute means and maxima.
+ * They serve every method and every ratio, so they are collected once and kept on disk.
+ */
+#ifndef LOWRANK_STATS_H
+#define LOWRANK_STATS_H
+
+#include <lowrank/hooks.h>
+#include <lowrank/model.h>
+
+LR_BEGIN
+
+/** Statistics, opaque. One for each distinct input: q, k and v share one. */
+typedef struct lr_stats lr_stats;
+
+/** Options of lr_stats_new(). */
+typedef struct lr_stats_opts {
+    size_t size;         /**< set by lr_stats_opts_init() */
+    const char *pattern; /**< modules to watch, copied; default: the seven linears of each block */
+} lr_stats_opts;
+
+/** Writes the defaults; @p size is `sizeof *opts`. */
+LR_API void lr_stats_opts_init(lr_stats_opts *opts, size_t size);
+
+/**
+ * Makes empty statistics for a model's modules.
+ * @param out   owned
+ * @param model kept alive
+ * @param opts  NULL: defaults
+ * @return LR_E_NOTFOUND when no module matches
+ */
+LR_API lr_status lr_stats_new(lr_stats **out, const lr_model *model, const lr_stats_opts *opts);
+
+/** Frees statistics. */
+LR_API void lr_stats_free(lr_stats *stats);
+
+/**
+ * Adds its own observers to a registry: from then on every forward of a session with these hooks
+ * is counted, each token with @p weight. The registry must not be used after the statistics are
+ * freed.
+ */
+LR_API lr_status lr_stats_attach(lr_stats *stats, lr_hooks *hooks, double weight);
+
+/**
+ * Runs consecutive windows of a text through the model and counts their tokens. The text as a
+ * whole has @p weight, whatever its length, so texts collected one after the other are mixed by
+ * weight.
+ * @param stats  the statistics
+ * @param ids    @p count token ids
+ * @param count  number of ids
+ * @param window tokens of each window; a shorter rest is left out
+ * @param weight of this text, positive
+ * @return LR_E_INVALID when the text is shorter than one window
+ */
+LR_API lr_status lr_stats_collect(lr_stats *stats, const int32_t *ids, size_t count,
+                                  int32_t window, double weight);
+
+/** Adds the statistics of the same modules, normalised, with @p weight. */
+LR_API lr_status lr_stats_add(lr_stats *stats, const lr_stats *other, double weight);
+
+/** Saves to a file, which appears whole or not at all. @param force 1 replaces an existing file */
+LR_API lr_status lr_stats_save(const lr_stats *stats, const char *path, int32_t force);
+
+/** Opens what lr_stats_save() wrote, for the model it belongs to. @param out owned */
+LR_API lr_status lr_stats_open(lr_stats **out, const lr_model *model, const char *path);
+
+/** Tokens counted so far. */
+LR_API int64_t lr_stats_tokens(const lr_stats *stats);
+
+/**
+ * Reads the statistics of one module's input.
+ * @param stats  the statistics
+ * @param module full name
+ * @param gram   room for in * in numbers: the uncentred second moment E[x x'], or NULL
+ * @param mean   room for in numbers: E[x], or NULL
+ */
+LR_API lr_status lr_stats_read(const lr_stats *stats, const char *module, double *gram,
+                               double *mean);
+
+LR_END
+
+#endif

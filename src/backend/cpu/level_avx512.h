@@ -1,0 +1,21 @@
+/* The AVX-512 forms that have files of their own. */
+#ifndef LR_BACKEND_CPU_LEVEL_AVX512_H
+#define LR_BACKEND_CPU_LEVEL_AVX512_H
+
+#include "backend/kernels.h"
+
+void lr__widen_avx512(int32_t dtype, const void *src, size_t n, float *dst);
+void lr__narrow_avx512(int32_t dtype, const float *src, size_t n, void *dst);
+
+void lr__dot_tile_avx512(int64_t rows, int64_t outs, int64_t k, const float *x, int64_t ldx,
+                         const float *w, int64_t ldw, float *y, int64_t ldy);
+
+void lr__scale_avx512(int64_t n, float scale, const float *x, float *y);
+float lr__max_avx512(int64_t n, const float *x);
+double lr__exp_sum_avx512(int64_t n, const float *x, float shift, float *y);
+
+void lr__attend_avx512(int64_t count, int64_t dim, const float *q, const float *keys, int64_t ldk,
+                       const float *values, int64_t ldv, float scale, float *scores, float *out);
+void lr__attend_block_avx512(const lr__attend_task *task);
+
+#endif

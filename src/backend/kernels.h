@@ -1,0 +1,97 @@
+/*
+ * Inner loops, one table for each instruction level. The plain C form is the oracle of the tests;
+ * each faster form is chosen at run time (cpu/dispatch.c), never above $LOWRANK_MAX_ISA
+ * (c | avx2 | avx512). All arithmetic is binary32 in an order that depends on the sizes along the
+ * reduced axis only, so the result for one row never depends on how many rows are computed (the
+ * payload of a NaN aside). Arrays need no alignment beyond their element's. No kernel writes
+ * outside its output or reads outside its input.
+ */
+#ifndef LR_BACKEND_KERNELS_H
+#define LR_BACKEND_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Consecutive queries of one head: query i, of absolute position first + i, sees the keys and
+ * values 0 .. first + i. `scratch` holds LR__ATTEND_SCRATCH(queries, first) numbers. */
+typedef struct lr__attend_task {
+    int64_t queries;
+    int64_t first;
+    int64_t dim;
+    const float *q; /* [queries][dim], rows ldq apart */
+    int64_t ldq;
+    const float *keys; /* [first + queries][dim], rows ldk apart */
+    int64_t ldk;
+    const float *values;
+    int64_t ldv;
+    float scale;
+    float *out; /* [queries][dim], rows ldo apart */
+    int64_t ldo;
+    float *scratch;
+} lr__attend_task;
+
+/* Queries whose scores are held at once, and the numbers that takes. */
+#define LR__ATTEND_QUERIES 64
+#define LR__ATTEND_SCRATCH(queries, first) \
+    (((queries) < LR__ATTEND_QUERIES ? (queries) : LR__ATTEND_QUERIES) * ((first) + (queries)))
+
+typedef struct lr__kernels {
+    const char *name; /* "c", "avx2", "avx512" */
+
+    /* dst[0..n) = src as binary32; src of type LR_F32, F16, BF16, F64, Q8_0 or Q4_1 (lowrank/
+     * tensor.h). For block types src is at a block's start; n need not be a multiple of 32. */
+    void (*widen)(int32_t dtype, const void *src, size_t n, float *dst);
+    /* The reverse, rounding to nearest even, for LR_F32, F16, BF16. NaN stays NaN; values beyond
+     * binary16 become infinities. Other types write nothing, here as in widen. Both give the same
+     * bits at every level, and take src and dst of any alignment. */
+    void (*narrow)(int32_t dtype, const float *src, size_t n, void *dst);
+
+    /* y[r * ldy + o] = sum over i of x[r * ldx + i] * w[o * ldw + i], for r < rows, o < outs,
+     * i < k. Row-invariant: the bits of y[r][o] depend on x[r], w[o] and k alone. */
+    void (*dot_tile)(int64_t rows, int64_t outs, int64_t k, const float *x, int64_t ldx,
+                     const float *w, int64_t ldw, float *y, int64_t ldy);
+
+    /* y = x * weight / sqrt(mean(x^2) + epsilon); sum of squares in binary64. x and y may be the
+     * same array. */
+    void (*rmsnorm)(int64_t n, const float *x, const float *weight, float epsilon, float *y);
+
+    /* Rotates x[0..n) in place, pairs (i, i + n/2), by angles whose cosines and sines are given
+     * for i < n/2 (the Hugging Face order). */
+    void (*rope)(int64_t n, const float *cosine, const float *sine, float *x);
+
+    /* out = silu(gate) * up; out may be gate or up. */
+    void (*swiglu)(int64_t n, const float *gate, const float *up, float *out);
+
+    /* y += scale * x */
+    void (*axpy)(int64_t n, float scale, const float *x, float *y);
+    /* y = scale * x, and y *= x */
+    void (*scale)(int64_t n, float scale, const float *x, float *y);
+    void (*multiply)(int64_t n, const float *x, float *y);
+
+    float (*max)(int64_t n, const float *x); /* -inf for n = 0; NaN when any x is NaN */
+    /* Writes exp(x - shift) to y (may be x) and returns the sum; exp accurate to 2 ulp, exact 0
+     * for arguments below -104. */
+    double (*exp_sum)(int64_t n, const float *x, float shift, float *y);
+
+    /* One query of attention against `count` keys and values of one head: scores = scale * q.k,
+     * softmax, out = sum of p * v. `scores` is scratch for `count` numbers, count >= 1.
+     * Row-invariant. */
+    void (*attend)(int64_t count, int64_t dim, const float *q, const float *keys, int64_t ldk,
+                   const float *values, int64_t ldv, float scale, float *scores, float *out);
+
+    /* Causal attention for throughput (perplexity, training): scores by tiles. Deterministic, but
+     * a query's bits depend on its place in the block. */
+    void (*attend_block)(const lr__attend_task *task);
+} lr__kernels;
+
+/* The table for this machine and $LOWRANK_MAX_ISA; filled once. */
+const lr__kernels *lr__kernels_best(void);
+/* A level by name, NULL when this machine lacks it: for tests. */
+const lr__kernels *lr__kernels_named(const char *name);
+
+/* cpu/kernels_c.c, kernels_avx2.c, kernels_avx512.c: fill the slots they have. */
+void lr__kernels_fill_c(lr__kernels *table);
+void lr__kernels_fill_avx2(lr__kernels *table);
+void lr__kernels_fill_avx512(lr__kernels *table);
+
+#endif

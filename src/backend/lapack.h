@@ -1,0 +1,47 @@
+/*
+ * Dense linear algebra in binary64, row-major: a checked layer over CBLAS and the Fortran LAPACK
+ * inside OpenBLAS. Sizes are checked against its 32-bit integers, workspace comes from
+ * base/mem.h, and what a routine reports becomes LR_E_NUMERIC (it did not converge) or
+ * LR_E_BACKEND (it refused its arguments), the routine named. Symmetric matrices are read and
+ * written in the lower triangle only; the other one may hold anything.
+ */
+#ifndef LR_BACKEND_LAPACK_H
+#define LR_BACKEND_LAPACK_H
+
+#include "base/mem.h"
+
+/* A matrix in someone else's memory, rows `step` numbers apart. */
+typedef struct lr__dview {
+    double *at;
+    int64_t rows, cols, step;
+    int32_t is_transposed; /* rows and cols are those of the transpose, step is as stored */
+} lr__dview;
+
+/* A contiguous matrix; arguments a routine only reads may be const. */
+lr__dview lr__dview_of(const double *at, int64_t rows, int64_t cols);
+lr__dview lr__dview_transpose(lr__dview view);
+
+/* C = alpha A B + beta C; C is not transposed. */
+lr_status lr__dgemm(double alpha, lr__dview a, lr__dview b, double beta, lr__dview c);
+/* C [rows of A, same] = A A'. */
+lr_status lr__dsyrk(lr__dview a, double *c);
+/* B [rows, n] = B L, and B = B L^-1, for a lower triangular L [n, n]. */
+lr_status lr__dtrmm(int64_t rows, int64_t n, const double *l, double *b);
+lr_status lr__dtrsm(int64_t rows, int64_t n, const double *l, double *b);
+
+/* A [n, n] = L L', L over A. Not positive definite is no error: *failed is then the order of the
+ * first leading minor that is not, else 0. */
+lr_status lr__dpotrf(int64_t n, double *a, int64_t *failed);
+
+/* Eigenvalues in ascending order; row i of `a` becomes the eigenvector of values[i]. */
+lr_status lr__dsyevd(int64_t n, double *a, double *values);
+
+/* A [m, n] = U diag(s) V' with k = min(m, n): u [m, k], s [k] descending, vt [k, n]. A is lost. */
+lr_status lr__dgesdd(int64_t m, int64_t n, double *a, double *s, double *u, double *vt);
+
+/* A [m, n] = Q R, m >= n: Q over A, R [n, n] upper triangular with zeros below. */
+lr_status lr__dqr(int64_t m, int64_t n, double *a, double *r);
+/* The L [m, m] of A [m, n] = L Q, m <= n, lower triangular with zeros above. A is lost. */
+lr_status lr__dlq(int64_t m, int64_t n, double *a, double *l);
+
+#endif

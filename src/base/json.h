@@ -1,0 +1,22 @@
+/* Jansson with our errors. */
+#ifndef LR_BASE_JSON_H
+#define LR_BASE_JSON_H
+
+#include "base/status.h"
+
+#include <jansson.h>
+
+/* Parses an object or array of at most 256 MiB and 64 levels; duplicate names and NULs are refused.
+ * `where` names the file in the message, beside line and column. */
+lr_status lr__json_parse(json_t **out, const char *text, size_t size, const char *where);
+/* At most `limit` bytes of a file. */
+lr_status lr__json_read(json_t **out, const char *path, size_t limit);
+/* Text of a value, sorted as built, freed by lr__free; indent 0 is compact. Reals
+ * are written in at most 17 digits, few enough to read well, and read back as the same number. */
+lr_status lr__json_text(char **out, const json_t *value, int indent);
+/* Members by name; an absent or null one leaves *out as it was, a wrong type is LR_E_FORMAT. */
+lr_status lr__json_int(const json_t *object, const char *key, int64_t *out, const char *where);
+lr_status lr__json_real(const json_t *object, const char *key, double *out, const char *where);
+lr_status lr__json_bool(const json_t *object, const char *key, int32_t *out, const char *where);
+
+#endif

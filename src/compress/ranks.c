@@ -1,0 +1,155 @@
+/*
+ * Rank budgets. Exact shares are fractions budget out in / (dense (out + in)); they are compared by
+ * cross multiplication in 128 bits, so the bounds below are what keeps every product in range:
+ * 2^53 2^48 2^25 = 2^126.
+ */
+#include "compress/ranks.h"
+
+#include <math.h>
+
+__extension__ typedef __int128 wide;
+
+static const int64_t size_limit = (int64_t)1 << 24;
+static const int64_t total_limit = (int64_t)1 << 53;
+
+static lr_status check_items(const lr__rank_item *items, int64_t count) {
+    int64_t total = 0;
+    if (count < 1) return lr__fail(LR_E_INVALID, "ranks of %lld matrices", (long long)count);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t m = items[i].out, n = items[i].in, r = items[i].rank;
+        if (m < 1 || n < 1 || m > size_limit || n > size_limit)
+            return lr__fail(LR_E_SHAPE, "matrix %lld: shape [%lld, %lld], expected 1 to %lld",
+                            (long long)i, (long long)m, (long long)n, (long long)size_limit);
+        if (r < 0 || r > size_limit)
+            return lr__fail(LR_E_INVALID, "matrix %lld: rank %lld, expected 0 to %lld",
+                            (long long)i, (long long)r, (long long)size_limit);
+        total += r * (m + n) > m * n ? r * (m + n) : m * n;
+        if (total > total_limit)
+            return lr__fail(LR_E_UNSUPPORTED, "more than %lld parameters", (long long)total_limit);
+    }
+    return LR_OK;
+}
+
+static int64_t dense_cost(const lr__rank_item *item) { return item->out * item->in; }
+static int64_t rank_cost(const lr__rank_item *item) { return item->out + item->in; }
+
+static int64_t cost(const lr__rank_item *item) {
+    return item->rank ? item->rank * rank_cost(item) : dense_cost(item);
+}
+
+lr_status lr__ranks_params(int64_t *out, const lr__rank_item *items, int64_t count) {
+    *out = 0;
+    lr_status status = check_items(items, count);
+    for (int64_t i = 0; status == LR_OK && i < count; i++) *out += cost(&items[i]);
+    return status;
+}
+
+lr_status lr__ranks_dense(int64_t *out, const lr__rank_item *items, int64_t count) {
+    *out = 0;
+    lr_status status = check_items(items, count);
+    for (int64_t i = 0; status == LR_OK && i < count; i++) *out += dense_cost(&items[i]);
+    return status;
+}
+
+lr_status lr__ranks_budget(int64_t *out, double keep, int64_t total) {
+    *out = 0;
+    if (!(keep > 0)) return lr__fail(LR_E_INVALID, "keep is %g, expected more than 0", keep);
+    if (total < 1 || total > total_limit)
+        return lr__fail(LR_E_UNSUPPORTED, "%lld parameters, expected 1 to %lld", (long long)total,
+                        (long long)total_limit);
+    if (keep >= 1) {
+        *out = total;
+        return LR_OK;
+    }
+    int64_t budget = (int64_t)floorl((long double)keep * (long double)total);
+    if ((double)(budget + 1) / (double)total <= keep) budget++;
+    *out = budget;
+    return LR_OK;
+}
+
+/* What the next rank of an item adds; 0 when it is dense. */
+static int64_t step_cost(const lr__rank_item *item) {
+    if (!item->rank) return 0;
+    int64_t next = (item->rank + 1) * rank_cost(item);
+    return (next < dense_cost(item) ? next : dense_cost(item)) - cost(item);
+}
+
+static void step(lr__rank_item *item) {
+    item->rank++;
+    if (item->rank * rank_cost(item) >= dense_cost(item)) item->rank = 0;
+}
+
+typedef struct share {
+    int64_t budget, dense;
+} share;
+
+/* Exact share minus rank, times dense (out + in). */
+static wide shortfall(const lr__rank_item *item, share s) {
+    return (wide)s.budget * dense_cost(item) - (wide)item->rank * s.dense * rank_cost(item);
+}
+
+/* 1 when a is further below its share than b; both are factorised. */
+static int is_shorter(const lr__rank_item *a, const lr__rank_item *b, share s) {
+    return shortfall(a, s) * rank_cost(b) > shortfall(b, s) * rank_cost(a);
+}
+
+/* Returns the cost of all items. */
+static int64_t start(lr__rank_item *items, int64_t count, share s) {
+    int64_t used = 0;
+    for (int64_t i = 0; i < count; i++) {
+        lr__rank_item *item = &items[i];
+        item->rank = (int64_t)((wide)s.budget * dense_cost(item) / s.dense / rank_cost(item));
+        if (item->rank < 1) item->rank = 1;
+        if (item->rank * rank_cost(item) >= dense_cost(item)) item->rank = 0;
+        used += cost(item);
+    }
+    return used;
+}
+
+/* Items that rank 1 lifted above their share are paid for by those furthest above theirs. */
+static int64_t take_back(lr__rank_item *items, int64_t count, share s, int64_t used) {
+    while (used > s.budget) {
+        lr__rank_item *most = NULL;
+        for (int64_t i = 0; i < count; i++)
+            if (items[i].rank > 1 && (!most || is_shorter(most, &items[i], s))) most = &items[i];
+        if (!most) break;
+        most->rank--;
+        used -= rank_cost(most);
+    }
+    return used;
+}
+
+static int64_t hand_out(lr__rank_item *items, int64_t count, share s, int64_t used) {
+    for (;;) {
+        lr__rank_item *least = NULL;
+        for (int64_t i = 0; i < count; i++) {
+            int64_t added = step_cost(&items[i]);
+            if (!added || added > s.budget - used) continue;
+            if (!least || is_shorter(&items[i], least, s)) least = &items[i];
+        }
+        if (!least) return used;
+        used += step_cost(least);
+        step(least);
+    }
+}
+
+lr_status lr__ranks_uniform(lr__rank_item *items, int64_t count, int64_t budget) {
+    share s = {budget, 0};
+    for (int64_t i = 0; i < count; i++) items[i].rank = 0;
+    lr_status status = lr__ranks_dense(&s.dense, items, count);
+    if (status < 0 || budget >= s.dense) return status;
+    int64_t least = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t dense = dense_cost(&items[i]), first = rank_cost(&items[i]);
+        least += first < dense ? first : dense;
+    }
+    if (budget < least)
+        return lr__fail(LR_E_INVALID,
+                        "budget of %lld parameters: rank 1 everywhere takes %lld of %lld, so the "
+                        "smallest possible keep is %.9g",
+                        (long long)budget, (long long)least, (long long)s.dense,
+                        ceil(1e9 * (double)least / (double)s.dense) / 1e9);
+    int64_t used = take_back(items, count, s, start(items, count, s));
+    hand_out(items, count, s, used);
+    return LR_OK;
+}

@@ -1,0 +1,79 @@
+/* Contexts: threads, log, progress, and what this build is made of. */
+#include "ctx/ctx.h"
+
+#include "base/mem.h"
+#include "base/opts.h"
+
+#include <lowrank/base.h>
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#define TEXT_OF(x) #x
+#define TEXT(x) TEXT_OF(x)
+
+int32_t lr_version(void) {
+    return LR_VERSION_MAJOR * 10000 + LR_VERSION_MINOR * 100 + LR_VERSION_PATCH;
+}
+
+const char *lr_version_string(void) {
+    return TEXT(LR_VERSION_MAJOR) "." TEXT(LR_VERSION_MINOR) "." TEXT(LR_VERSION_PATCH);
+}
+
+void lr_ctx_opts_init(lr_ctx_opts *opts, size_t size) {
+    lr_ctx_opts defaults = {.size = sizeof defaults};
+    lr__opts_defaults(opts, size, &defaults, sizeof defaults);
+}
+
+lr_status lr_ctx_new(lr_ctx **out, const lr_ctx_opts *opts) {
+    lr_status status = LR_OK;
+    lr_ctx *ctx = NULL;
+    if (!out) return lr__fail(LR_E_INVALID, "lr_ctx_new: out is NULL");
+    *out = NULL;
+    LR_TRY(lr__new(&ctx, 1, sizeof *ctx));
+    ctx->references = 1;
+    lr_ctx_opts_init(&ctx->opts, sizeof ctx->opts);
+    LR_TRY(lr__opts_merge(&ctx->opts, sizeof ctx->opts, opts, "lr_ctx_opts"));
+    int32_t threads = ctx->opts.threads ? ctx->opts.threads : lr__default_threads();
+    LR_TRY(lr__pool_new(&ctx->device.pool, threads));
+    ctx->device.kernels = lr__kernels_best();
+    if (lr__pool_threads(ctx->device.pool) < threads)
+        lr__log(ctx, LR_LOG_WARNING, "the system allows %d threads of the %d wanted",
+                lr__pool_threads(ctx->device.pool), threads);
+    *out = ctx;
+    ctx = NULL;
+done:
+    lr_ctx_free(ctx);
+    return status;
+}
+
+lr_ctx *lr__ctx_keep(lr_ctx *ctx) {
+    __atomic_add_fetch(&ctx->references, 1, __ATOMIC_RELAXED);
+    return ctx;
+}
+
+void lr_ctx_free(lr_ctx *ctx) {
+    if (!ctx || __atomic_sub_fetch(&ctx->references, 1, __ATOMIC_ACQ_REL)) return;
+    lr__pool_free(ctx->device.pool);
+    lr__free(ctx);
+}
+
+int32_t lr_ctx_threads(const lr_ctx *ctx) { return lr__pool_threads(ctx->device.pool); }
+
+void lr__log(const lr_ctx *ctx, int32_t level, const char *format, ...) {
+    if (!ctx->opts.log) return;
+    char line[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    ctx->opts.log(level, line, ctx->opts.log_user);
+}
+
+lr_status lr__progress(const lr_ctx *ctx, const char *stage, int64_t done, int64_t total) {
+    if (!ctx->opts.progress || !ctx->opts.progress(stage, done, total, ctx->opts.progress_user))
+        return LR_OK;
+    return lr__fail(LR_E_CANCELLED, "%s: cancelled after %lld of %lld", stage, (long long)done,
+                    (long long)total);
+}

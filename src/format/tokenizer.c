@@ -1,0 +1,208 @@
+/* Public calls. A text goes through: repair of UTF-8, added tokens, normalisation, added tokens
+ * that are matched after it, splits, merges. */
+#include "base/file.h"
+#include "format/tokenizer_parts.h"
+
+#include <string.h>
+
+enum { JSON_LIMIT = 1 << 28 };
+
+static lr_status open_file(lr_tokenizer **out, const char *path) {
+    lr_status status;
+    lr__mapping *mapping = NULL;
+    lr__gguf *gguf = NULL;
+    json_t *root = NULL;
+    LR_TRY(lr__mapping_open(&mapping, path, 0));
+    int is_gguf = mapping->size >= 4 && !memcmp(mapping->data, "GGUF", 4);
+    lr__mapping_drop(mapping);
+    mapping = NULL;
+    if (is_gguf) {
+        LR_TRY(lr__gguf_open(&gguf, path, 0));
+        LR_TRY(lr__tokenizer_from_gguf(out, gguf));
+    } else {
+        LR_TRY(lr__json_read(&root, path, JSON_LIMIT));
+        LR_TRY(lr__tokenizer_from_json(out, root, path));
+    }
+done:
+    lr__gguf_free(gguf);
+    json_decref(root);
+    return status;
+}
+
+lr_status lr_tokenizer_open(lr_tokenizer **out, const char *path) {
+    lr_status status;
+    char *inside = NULL;
+    if (!out) return lr__fail(LR_E_INVALID, "lr_tokenizer_open: out is NULL");
+    *out = NULL;
+    LR_FAIL_IF(!path, LR_E_INVALID, "lr_tokenizer_open: path is NULL");
+    if (lr__path_is_dir(path)) {
+        LR_TRY(lr__path_join(&inside, path, "tokenizer.json"));
+        LR_FAIL_IF(!lr__path_exists(inside), LR_E_NOTFOUND, "%s: no tokenizer.json in the folder",
+                   path);
+    }
+    LR_TRY(open_file(out, inside ? inside : path));
+done:
+    lr__free(inside);
+    return status;
+}
+
+static void clear_matcher(lr__matcher *matcher) {
+    for (size_t i = 0; i < matcher->count; i++) lr__free(matcher->items[i].text);
+    lr__free(matcher->items);
+}
+
+void lr_tokenizer_free(lr_tokenizer *tokenizer) {
+    if (!tokenizer) return;
+    lr__vocabulary_clear(&tokenizer->vocabulary);
+    lr__free(tokenizer->merges.slots);
+    lr__pipeline_clear(&tokenizer->pipeline);
+    clear_matcher(&tokenizer->raw);
+    clear_matcher(&tokenizer->normal);
+    lr__free(tokenizer);
+}
+
+int32_t lr_tokenizer_size(const lr_tokenizer *tokenizer) {
+    return tokenizer ? tokenizer->vocabulary.size : 0;
+}
+
+int32_t lr_tokenizer_is_special(const lr_tokenizer *tokenizer, int32_t id) {
+    if (id < 0 || id >= lr_tokenizer_size(tokenizer)) return 0;
+    return !!(tokenizer->vocabulary.tokens[id].flags & LR__SPECIAL);
+}
+
+int32_t lr_tokenizer_find(const lr_tokenizer *tokenizer, const char *text) {
+    if (!tokenizer || !text) return -1;
+    return lr__vocabulary_find(&tokenizer->vocabulary, (lr__text){text, strlen(text)});
+}
+
+lr_status lr__merge_split(lr__text merge, size_t rank, lr__text *left, lr__text *right,
+                          const char *where) {
+    const char *space = memchr(merge.data, ' ', merge.size);
+    size_t first = space ? (size_t)(space - merge.data) : merge.size;
+    size_t rest = space ? merge.size - first - 1 : 0;
+    if (!space || memchr(space + 1, ' ', rest))
+        return lr__fail(LR_E_FORMAT, "%s: merge %zu is \"%.*s\", expected two parts and one space",
+                        where, rank, LR__SHOW(merge));
+    *left = (lr__text){merge.data, first};
+    *right = (lr__text){space + 1, rest};
+    return LR_OK;
+}
+
+lr_status lr__tokenizer_merge(lr_tokenizer *tokenizer, uint32_t rank, lr__text left, lr__text right,
+                              char *joined, const char *where) {
+    const lr__vocabulary *vocabulary = &tokenizer->vocabulary;
+    lr__text all = {joined, left.size + right.size}, lacks = left;
+    int32_t a = lr__vocabulary_find(vocabulary, left), b = -1, whole = -1;
+    if (a >= 0) lacks = right, b = lr__vocabulary_find(vocabulary, right);
+    if (b >= 0) {
+        lacks = (lr__text){"their union", 11};
+        if (all.size <= vocabulary->longest) {
+            memcpy(joined, left.data, left.size);
+            memcpy(joined + left.size, right.data, right.size);
+            lacks = all;
+            whole = lr__vocabulary_find(vocabulary, all);
+        }
+    }
+    if (whole < 0)
+        return lr__fail(LR_E_FORMAT,
+                        "%s: merge %u of \"%.*s\" and \"%.*s\": \"%.*s\" is not in the vocabulary",
+                        where, rank, LR__SHOW(left), LR__SHOW(right), LR__SHOW(lacks));
+    return lr__merges_set(&tokenizer->merges, a, b, rank, whole);
+}
+
+/* A cache that a short text does not pay for. */
+static lr_status make_cache(lr__encoder *encoder, size_t bytes) {
+    size_t words = 8192;
+    while (words > bytes / 16 && words > 16) words /= 2;
+    if (bytes < 256) return LR_OK;
+    encoder->cache_mask = words - 1;
+    return lr__new(&encoder->cache, words, sizeof *encoder->cache);
+}
+
+static void clear_encoder(lr__encoder *encoder) {
+    lr__free(encoder->cache);
+    lr__free(encoder->symbols);
+    lr__free(encoder->heap);
+    lr__free(encoder->prefixed);
+    lr__free(encoder->normal);
+    lr__regex_state_clear(encoder);
+}
+
+static lr_status encode_section(lr__encoder *encoder, const char *text, size_t size) {
+    lr__text normal = {text, size};
+    if (encoder->tokenizer->pipeline.nfc) {
+        lr_status status = lr__nfc(&normal, &encoder->normal, &encoder->normal_capacity, normal);
+        if (status < 0) return status;
+    }
+    return lr__matcher_split(&encoder->tokenizer->normal, encoder, normal, lr__encode_piece);
+}
+
+lr_status lr_tokenizer_encode(const lr_tokenizer *tokenizer, const char *text, size_t bytes,
+                              int32_t *ids, size_t capacity, size_t *count) {
+    lr_status status = LR_OK;
+    char *repaired = NULL;
+    lr__encoder encoder = {.tokenizer = tokenizer, .ids = ids, .capacity = capacity};
+    LR_FAIL_IF(!tokenizer || !count || (!text && bytes) || (!ids && capacity), LR_E_INVALID,
+               "lr_tokenizer_encode: tokenizer, count, text or ids is NULL");
+    *count = 0;
+    if (!lr__utf8_is_valid(text, bytes)) {
+        size_t size = 0;
+        LR_TRY(lr__utf8_repair(&repaired, &size, text, bytes));
+        text = repaired;
+        bytes = size;
+    }
+    LR_TRY(make_cache(&encoder, bytes));
+    LR_TRY(lr__matcher_split(&tokenizer->raw, &encoder, (lr__text){text, bytes}, encode_section));
+    *count = encoder.count;
+done:
+    clear_encoder(&encoder);
+    lr__free(repaired);
+    return status;
+}
+
+/* Where decoded bytes go: counted always, written while they fit. */
+typedef struct sink {
+    char *text;
+    size_t capacity, size;
+} sink;
+
+static void put(sink *out, const char *data, size_t size) {
+    for (size_t i = 0; i < size; i++, out->size++)
+        if (out->size < out->capacity) out->text[out->size] = data[i];
+}
+
+/* A spelling made only of the byte alphabet stands for bytes; any other for itself. */
+static void put_token(sink *out, lr__text spelling, int is_added) {
+    sink start = *out;
+    size_t bytes;
+    for (size_t at = 0; at < spelling.size && !is_added; at += bytes) {
+        int byte = lr__code_to_byte(lr__utf8_at(spelling.data + at, &bytes));
+        char c = (char)byte;
+        if (byte < 0)
+            is_added = 1;
+        else
+            put(out, &c, 1);
+    }
+    if (!is_added) return;
+    *out = start;
+    put(out, spelling.data, spelling.size);
+}
+
+lr_status lr_tokenizer_decode(const lr_tokenizer *tokenizer, const int32_t *ids, size_t count,
+                              int32_t skip_special, char *text, size_t capacity, size_t *bytes) {
+    if (!tokenizer || !bytes || (!ids && count) || (!text && capacity))
+        return lr__fail(LR_E_INVALID, "lr_tokenizer_decode: tokenizer, bytes, ids or text is NULL");
+    const lr__vocabulary *vocabulary = &tokenizer->vocabulary;
+    sink out = {text, capacity, 0};
+    *bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (ids[i] < 0 || ids[i] >= vocabulary->size)
+            return lr__fail(LR_E_INVALID, "id %zu is %d, expected 0 to %d", i, ids[i],
+                            vocabulary->size - 1);
+        uint32_t flags = vocabulary->tokens[ids[i]].flags;
+        if (!flags || (skip_special && flags & LR__SPECIAL)) continue;
+        put_token(&out, lr__vocabulary_text(vocabulary, ids[i]), !!(flags & LR__ADDED));
+    }
+    *bytes = out.size;
+    return LR_OK;
+}

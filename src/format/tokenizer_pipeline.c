@@ -1,0 +1,206 @@
+/* The pipeline of normalisation and splits: read from the terms of tokenizer.json, or known by
+ * the name that a GGUF file gives. What is not known exactly is refused. */
+#include "format/tokenizer_parts.h"
+
+#include <string.h>
+
+#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#define CL100K_HEAD CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
+#define CL100K_TAIL "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+/* Patterns that are scanned by hand (tokenizer_pretokenize.c). */
+static const struct {
+    const char *pattern;
+    int32_t kind, digits;
+} scanned[] = {
+    {GPT2, LR__STEP_GPT2, 0},
+    {CL100K_HEAD "\\p{N}" CL100K_TAIL, LR__STEP_CL100K, 1},
+    {CL100K_HEAD "\\p{N}{1,3}" CL100K_TAIL, LR__STEP_CL100K, 3},
+};
+
+#define BYTE_LEVEL(use_regex)                                                         \
+    "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_" \
+    "regex\":" use_regex "}"
+#define SEQUENCE(first, second) "{\"type\":\"Sequence\",\"pretokenizers\":[" first "," second "]}"
+#define SPLIT(pattern)                                                                       \
+    "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" pattern "\"},\"behavior\":\"Isolated\"," \
+    "\"invert\":false}"
+/* The same patterns once more escaped, as JSON wants them. */
+#define JSON_CL100K(digits)                                                                       \
+    CONTRACTIONS "|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|" digits                               \
+                 "| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|" \
+                 "\\\\s+"
+
+#define GPT2_STEPS BYTE_LEVEL("true")
+#define SMOLLM_STEPS \
+    SEQUENCE("{\"type\":\"Digits\",\"individual_digits\":true}", BYTE_LEVEL("true"))
+#define LLAMA3_STEPS SEQUENCE(SPLIT(JSON_CL100K("\\\\p{N}{1,3}")), BYTE_LEVEL("false"))
+#define QWEN2_STEPS SEQUENCE(SPLIT(JSON_CL100K("\\\\p{N}")), BYTE_LEVEL("false"))
+#define NFC "{\"type\":\"NFC\"}"
+
+static const lr__pipeline_name names[] = {
+    {"gpt-2", "null", GPT2_STEPS, 0, 0},    {"gpt2", "null", GPT2_STEPS, 0, 0},
+    {"smollm", "null", SMOLLM_STEPS, 0, 0}, {"llama-bpe", "null", LLAMA3_STEPS, 1, 1},
+    {"llama3", "null", LLAMA3_STEPS, 1, 1}, {"llama-v3", "null", LLAMA3_STEPS, 1, 1},
+    {"qwen2", NFC, QWEN2_STEPS, 0, 0},
+};
+
+lr_status lr__pipeline_named(const lr__pipeline_name **out, lr__text name) {
+    char known[160] = "";
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        *out = &names[i];
+        if (strlen(names[i].name) == name.size && !memcmp(names[i].name, name.data, name.size))
+            return LR_OK;
+        if (i) strcat(known, ", ");
+        strcat(known, names[i].name);
+    }
+    *out = NULL;
+    return lr__fail(LR_E_UNSUPPORTED,
+                    "tokenizer.ggml.pre: the pipeline \"%.*s\" is not known, expected one of %s",
+                    LR__SHOW(name), known);
+}
+
+static const char *type_of(const json_t *value) {
+    const char *type = json_string_value(json_object_get(value, "type"));
+    return type ? type : "";
+}
+
+static lr_status read_normalizer(lr__pipeline *pipeline, const json_t *value, int32_t depth,
+                                 const char *where) {
+    const char *type = type_of(value);
+    if (!value || json_is_null(value)) return LR_OK;
+    if (!strcmp(type, "NFC")) {
+        pipeline->nfc = 1;
+        return LR_OK;
+    }
+    const json_t *list = json_object_get(value, "normalizers");
+    if (strcmp(type, "Sequence") || !json_is_array(list) || depth > 4)
+        return lr__fail(LR_E_UNSUPPORTED,
+                        "%s: normalizer \"%.80s\", expected null, NFC or a Sequence of these",
+                        where, type);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        lr_status status = read_normalizer(pipeline, json_array_get(list, i), depth + 1, where);
+        if (status < 0) return status;
+    }
+    return LR_OK;
+}
+
+static lr_status add_step(lr__pipeline *pipeline, lr__step **out, int32_t kind, const char *where) {
+    if (pipeline->byte_level)
+        return lr__fail(LR_E_UNSUPPORTED, "%s: a pre-tokenizer behind ByteLevel", where);
+    if (pipeline->count == LR__MAX_STEPS)
+        return lr__fail(LR_E_UNSUPPORTED, "%s: more than %d pre-tokenizers", where,
+                        (int)LR__MAX_STEPS);
+    *out = &pipeline->steps[pipeline->count++];
+    (*out)->kind = kind;
+    return LR_OK;
+}
+
+/* A boolean member; -1 when it is absent or something else. */
+static int flag(const json_t *object, const char *key) {
+    const json_t *value = json_object_get(object, key);
+    return json_is_boolean(value) ? json_is_true(value) : -1;
+}
+
+static lr_status read_byte_level(lr__pipeline *pipeline, const json_t *value, const char *where) {
+    lr_status status = LR_OK;
+    lr__step *step = NULL;
+    int add_prefix = flag(value, "add_prefix_space"), use_regex = flag(value, "use_regex");
+    /* Files older than the member always used the expression. */
+    if (!json_object_get(value, "use_regex")) use_regex = 1;
+    LR_FAIL_IF(add_prefix < 0 || use_regex < 0, LR_E_FORMAT,
+               "%s: ByteLevel without a boolean add_prefix_space and use_regex", where);
+    LR_FAIL_IF(pipeline->byte_level, LR_E_UNSUPPORTED, "%s: ByteLevel twice", where);
+    if (add_prefix) LR_TRY(add_step(pipeline, &step, LR__STEP_PREFIX, where));
+    if (use_regex) LR_TRY(add_step(pipeline, &step, LR__STEP_GPT2, where));
+    pipeline->byte_level = 1;
+done:
+    return status;
+}
+
+static lr_status read_digits(lr__pipeline *pipeline, const json_t *value, const char *where) {
+    lr__step *step = NULL;
+    int individual = flag(value, "individual_digits");
+    if (individual < 0)
+        return lr__fail(LR_E_FORMAT, "%s: Digits without a boolean individual_digits", where);
+    lr_status status = add_step(pipeline, &step, LR__STEP_DIGITS, where);
+    if (status >= 0) step->behaviour = individual ? LR__ISOLATED : LR__CONTIGUOUS;
+    return status;
+}
+
+static lr_status read_pattern(lr__step *step, const json_t *pattern, const char *where) {
+    const json_t *literal = json_object_get(pattern, "String");
+    const json_t *regex = json_object_get(pattern, "Regex");
+    lr__text text = {json_string_value(literal ? literal : regex),
+                     json_string_length(literal ? literal : regex)};
+    if (!text.data || !text.size)
+        return lr__fail(LR_E_FORMAT, "%s: Split without a String or Regex pattern", where);
+    if (literal) {
+        step->literal = lr__strndup(text.data, text.size);
+        step->literal_size = text.size;
+        return step->literal ? LR_OK : lr__nomem(text.size + 1);
+    }
+    for (size_t i = 0; i < sizeof scanned / sizeof *scanned; i++) {
+        if (strcmp(scanned[i].pattern, text.data)) continue;
+        step->kind = scanned[i].kind;
+        step->digits = scanned[i].digits;
+        return LR_OK;
+    }
+    step->kind = LR__STEP_REGEX;
+    return lr__regex_compile(&step->regex, text, where);
+}
+
+static lr_status read_split(lr__pipeline *pipeline, const json_t *value, const char *where) {
+    static const char *const behaviours[] = {"Isolated", "Removed", "Contiguous",
+                                             "MergedWithPrevious", "MergedWithNext"};
+    const char *behaviour = json_string_value(json_object_get(value, "behavior"));
+    int invert = json_object_get(value, "invert") ? flag(value, "invert") : 0;
+    int32_t found = -1;
+    for (int32_t i = 0; i < 5; i++)
+        if (behaviour && !strcmp(behaviour, behaviours[i])) found = i;
+    if (found < 0 || invert < 0)
+        return lr__fail(LR_E_UNSUPPORTED, "%s: Split with behavior \"%.80s\", or invert no boolean",
+                        where, behaviour ? behaviour : "");
+    lr__step *step = NULL;
+    lr_status status = add_step(pipeline, &step, LR__STEP_LITERAL, where);
+    if (status < 0) return status;
+    step->behaviour = found;
+    step->invert = invert;
+    return read_pattern(step, json_object_get(value, "pattern"), where);
+}
+
+static lr_status read_pre_tokenizer(lr__pipeline *pipeline, const json_t *value, int32_t depth,
+                                    const char *where) {
+    const char *type = type_of(value);
+    if (!strcmp(type, "ByteLevel")) return read_byte_level(pipeline, value, where);
+    if (!strcmp(type, "Digits")) return read_digits(pipeline, value, where);
+    if (!strcmp(type, "Split")) return read_split(pipeline, value, where);
+    const json_t *list = json_object_get(value, "pretokenizers");
+    if (strcmp(type, "Sequence") || !json_is_array(list) || depth > 4)
+        return lr__fail(LR_E_UNSUPPORTED,
+                        "%s: pre-tokenizer \"%.80s\", expected ByteLevel, Digits, Split or a "
+                        "Sequence of these",
+                        where, type);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        lr_status status = read_pre_tokenizer(pipeline, json_array_get(list, i), depth + 1, where);
+        if (status < 0) return status;
+    }
+    return LR_OK;
+}
+
+lr_status lr__pipeline_from_json(lr__pipeline *pipeline, const json_t *normalizer,
+                                 const json_t *pre_tokenizer, const char *where) {
+    lr_status status = read_normalizer(pipeline, normalizer, 0, where);
+    if (status >= 0) status = read_pre_tokenizer(pipeline, pre_tokenizer, 0, where);
+    if (status >= 0 && !pipeline->byte_level)
+        return lr__fail(LR_E_UNSUPPORTED, "%s: a pre-tokenizer without ByteLevel", where);
+    return status;
+}
+
+void lr__pipeline_clear(lr__pipeline *pipeline) {
+    for (size_t i = 0; i < pipeline->count; i++) {
+        lr__regex_free(pipeline->steps[i].regex);
+        lr__free(pipeline->steps[i].literal);
+    }
+}

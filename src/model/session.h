@@ -1,0 +1,77 @@
+/* Sessions: rows with caches, and one step of work over them. */
+#ifndef LR_MODEL_SESSION_H
+#define LR_MODEL_SESSION_H
+
+#include "model/hooks.h"
+#include "model/model.h"
+
+#include <lowrank/session.h>
+
+typedef struct lr__row {
+    int32_t length;
+    float *keys, *values; /* [layers, positions, key_value_heads * head_size]; NULL until used */
+} lr__row;
+
+typedef struct lr__extent_rule {
+    char *pattern;
+    int64_t extent;
+} lr__extent_rule;
+
+struct lr_session {
+    lr_model *model;
+    lr_session_opts opts;
+    lr__row *rows;
+    lr__arena arena;
+    lr__watch watch;
+    lr__extent_rule *rules;
+    size_t rule_count, rule_capacity;
+    lr__extents extents; /* the rules, resolved for this version of the graph */
+    int64_t extents_version;
+    float *frequencies;
+    int64_t step, next_input;
+    double seconds; /* of forwards, heads included */
+    int32_t is_running;
+};
+
+/* One step: tokens of all segments in a row, and the hidden states they end in. Lives in the
+ * session's arena until lr__step_end. */
+typedef struct lr__step {
+    lr_session *session;
+    lr__graph *graph;
+    const lr_segment *segments;
+    int32_t count;
+    int64_t tokens;
+    int32_t *ids, *positions;
+    float *hidden; /* [tokens, hidden_size], after the final norm */
+    lr__evaluation evaluation;
+    lr__arena_mark mark;
+    lr_status status; /* of refreshing derived parameters */
+} lr__step;
+
+/* Extents of the named axes of this version of the graph, from the session's rules. */
+lr_status lr__session_resolve_extents(lr_session *session, const lr__graph *graph);
+
+/* Checks the segments and runs all blocks and the final norm. */
+lr_status lr__step_run(lr__step *step, lr_session *session, const lr_segment *segments,
+                       int32_t count);
+/* Logits of `count` hidden rows: the head with its hooks. */
+lr_status lr__step_logits(lr__step *step, const float *hidden, int64_t count, float *logits);
+/* Calls the hooks of the head; logits may be NULL. */
+lr_status lr__step_head_hooks(lr__step *step, int32_t event, const float *hidden, int64_t count,
+                              float *logits);
+/* `accept`: rows keep their new tokens. */
+void lr__step_end(lr__step *step, int32_t accept);
+
+/* Per scored token of a step: what the head says about the next token. */
+typedef struct lr__score {
+    double nll; /* -log p(next) */
+    double kl;  /* KL(reference || model); with a reference only */
+    int32_t agrees; /* equal argmax; with a reference only */
+    int32_t reserved;
+} lr__score;
+
+/* Scores all but the last token of each segment; `reference` is the same step of another model
+ * or NULL. Logits exist for a tile at a time only. */
+lr_status lr__step_score(lr__step *step, lr__step *reference, lr__score *scores);
+
+#endif

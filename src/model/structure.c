@@ -1,0 +1,226 @@
+/* Linear modules from and to the "lowrank" section of config.json. */
+#include "model/structure.h"
+
+#include <string.h>
+
+void lr__param_cache_clear(lr__param_cache *cache) {
+    for (size_t i = 0; i < cache->count; i++) lr__param_drop(cache->items[i]);
+    lr__free(cache->items);
+    memset(cache, 0, sizeof *cache);
+}
+
+static json_t *op_json(const lr__op *op) {
+    switch (op->kind) {
+    case LR__OP_MATRIX: return json_pack("{s:s}", "matrix", op->param->name);
+    case LR__OP_DIAGONAL: return json_pack("{s:s}", "diagonal", op->param->name);
+    case LR__OP_GATHER: return json_pack("{s:s}", "gather", op->index->name);
+    default:
+        return json_pack("{s:s, s:I}", "scatter", op->index->name, "size", (json_int_t)op->out);
+    }
+}
+
+lr_status lr__structure_write(json_t **out, const lr_linear *linear) {
+    json_t *terms = json_array();
+    for (int32_t t = 0; t < linear->term_count; t++) {
+        if (linear->terms[t].overlay) continue;
+        json_t *ops = json_array();
+        for (int32_t i = 0; i < linear->terms[t].count; i++)
+            json_array_append_new(ops, op_json(&linear->terms[t].ops[i]));
+        json_array_append_new(terms, json_pack("{s:f, s:o}", "scale",
+                                               (double)linear->terms[t].scale, "ops", ops));
+    }
+    *out = json_pack("{s:s?, s:o}", "bias", linear->bias ? linear->bias->name : NULL, "terms",
+                     terms);
+    return *out ? LR_OK : lr__nomem(sizeof(json_t));
+}
+
+static int is_weight_type(int32_t dtype) {
+    switch (dtype) {
+    case LR_F32: case LR_F16: case LR_BF16: case LR_F64: case LR_Q8_0: case LR_Q4_1: return 1;
+    default: return 0;
+    }
+}
+
+static lr_status attach_scales(lr__param *param, const lr__stored_list *list,
+                               const char *scale_name) {
+    lr__matrix *m = &param->matrix;
+    const lr__stored *scales = lr__stored_find(list, scale_name);
+    if (!scales) return lr__fail(LR_E_NOTFOUND, "%s: no tensor of scales", scale_name);
+    if (scales->dtype != LR_F16 || scales->ndim != 2 || scales->shape[0] != m->rows ||
+        scales->shape[1] != (m->cols + 31) / 32)
+        return lr__fail(LR_E_SHAPE, "%s: expected f16 [%lld, %lld]", scale_name,
+                        (long long)m->rows, (long long)(m->cols + 31) / 32);
+    m->scales = scales->data;
+    param->scales_mapping = lr__mapping_keep(scales->mapping);
+    return LR_OK;
+}
+
+/* Arithmetic reads binary32 in place, so numbers that lie askew in a file are copied. */
+static lr_status align_numbers(lr__param *param, const lr__stored *stored) {
+    size_t size = lr_dtype_size(stored->dtype);
+    if (size < 2 || (uintptr_t)stored->data % size == 0) return LR_OK;
+    lr_status status = lr__new_aligned(&param->owned, stored->bytes, 1);
+    if (status < 0) return status;
+    memcpy(param->owned, stored->data, stored->bytes);
+    param->matrix.data = param->owned;
+    return LR_OK;
+}
+
+lr_status lr__param_of_stored(lr__param **out, const lr__stored_list *list, const char *name,
+                              const char *scale_name, lr__param_cache *cache) {
+    lr_status status = LR_OK;
+    lr__param *param = NULL;
+    *out = NULL;
+    for (size_t i = 0; i < cache->count; i++)
+        if (!strcmp(cache->items[i]->name, name)) {
+            *out = lr__param_keep(cache->items[i]);
+            return LR_OK;
+        }
+    const lr__stored *stored = lr__stored_find(list, name);
+    if (!stored) return lr__fail(LR_E_NOTFOUND, "%s: no such tensor", name);
+    if (!is_weight_type(stored->dtype) && !(stored->dtype == LR_I8 && scale_name))
+        return lr__fail(LR_E_UNSUPPORTED, "%s: a tensor type this version does not read (%d)", name,
+                        stored->dtype);
+    if (stored->ndim < 1 || stored->ndim > 2)
+        return lr__fail(LR_E_SHAPE, "%s: %d dimensions, expected 1 or 2", name, stored->ndim);
+    lr__matrix matrix = {.dtype = stored->dtype,
+                         .rows = stored->shape[0],
+                         .cols = stored->ndim == 2 ? stored->shape[1] : 1,
+                         .data = stored->data};
+    if (matrix.rows < 1 || matrix.cols < 1 || matrix.rows > INT32_MAX || matrix.cols > INT32_MAX)
+        return lr__fail(LR_E_SHAPE, "%s: shape [%lld, %lld]", name, (long long)matrix.rows,
+                        (long long)matrix.cols);
+    LR_TRY(lr__grow(&cache->items, &cache->capacity, cache->count + 1, sizeof *cache->items));
+    LR_TRY(lr__param_mapped(&param, name, &matrix, stored->ndim, stored->mapping));
+    LR_TRY(align_numbers(param, stored));
+    if (stored->dtype == LR_I8) LR_TRY(attach_scales(param, list, scale_name));
+    cache->items[cache->count++] = lr__param_keep(param);
+    *out = param;
+    param = NULL;
+done:
+    lr__param_drop(param);
+    return status;
+}
+
+static lr_status index_of_stored(lr__index **out, const lr__stored_list *list, const char *name,
+                                 int64_t limit) {
+    const lr__stored *stored = lr__stored_find(list, name);
+    if (!stored) return lr__fail(LR_E_NOTFOUND, "%s: no such tensor", name);
+    if (stored->dtype != LR_I32 || stored->ndim != 1 || stored->shape[0] > INT32_MAX)
+        return lr__fail(LR_E_SHAPE, "%s: expected one dimension of i32", name);
+    if ((uintptr_t)stored->data % sizeof(int32_t) == 0)
+        return lr__index_new(out, name, stored->data, stored->shape[0], limit);
+    lr_status status = LR_OK;
+    int32_t *copy = NULL;
+    LR_TRY(lr__new(&copy, (size_t)stored->shape[0], sizeof *copy));
+    memcpy(copy, stored->data, stored->bytes);
+    status = lr__index_new(out, name, copy, stored->shape[0], limit);
+done:
+    lr__free(copy);
+    return status;
+}
+
+typedef struct reader {
+    const char *module;
+    const lr__stored_list *list;
+    lr__param_cache *cache;
+} reader;
+
+/* `size` is what the operator reads. Filled members are owned by the caller. */
+static lr_status read_op(lr__op *op, const reader *r, const json_t *json, int64_t size) {
+    const char *name, *scale = json_string_value(json_object_get(json, "scale"));
+    int64_t wanted = 0;
+    lr_status status = LR_OK;
+    memset(op, 0, sizeof *op);
+    op->in = op->out = size;
+    if ((name = json_string_value(json_object_get(json, "matrix")))) {
+        op->kind = LR__OP_MATRIX;
+        LR_TRY(lr__param_of_stored(&op->param, r->list, name, scale, r->cache));
+        op->out = op->param->matrix.rows;
+        op->in = op->param->matrix.cols;
+    } else if ((name = json_string_value(json_object_get(json, "diagonal")))) {
+        op->kind = LR__OP_DIAGONAL;
+        LR_TRY(lr__param_of_stored(&op->param, r->list, name, NULL, r->cache));
+        LR_FAIL_IF(lr__param_count(op->param) != size, LR_E_SHAPE, "%s: %lld numbers, expected %lld",
+                   name, (long long)lr__param_count(op->param), (long long)size);
+    } else if ((name = json_string_value(json_object_get(json, "gather")))) {
+        op->kind = LR__OP_GATHER;
+        LR_TRY(index_of_stored(&op->index, r->list, name, size));
+        op->out = op->index->count;
+    } else if ((name = json_string_value(json_object_get(json, "scatter")))) {
+        op->kind = LR__OP_SCATTER;
+        LR_TRY(lr__json_int(json, "size", &wanted, r->module));
+        LR_FAIL_IF(wanted < 1 || wanted > INT32_MAX, LR_E_FORMAT, "%s: scatter without a size",
+                   r->module);
+        LR_TRY(index_of_stored(&op->index, r->list, name, wanted));
+        LR_FAIL_IF(op->index->count != size, LR_E_SHAPE, "%s: %lld indices, expected %lld", name,
+                   (long long)op->index->count, (long long)size);
+        op->out = wanted;
+    } else
+        status = lr__fail(LR_E_FORMAT,
+                          "%s: an operator is none of matrix, diagonal, gather, scatter", r->module);
+done:
+    return status;
+}
+
+enum { OPS_MOST = 16, TERMS_MOST = 16 };
+
+static lr_status read_term(lr_linear *linear, const reader *r, const json_t *json) {
+    lr_status status = LR_OK;
+    lr__op ops[OPS_MOST];
+    double scale = 1;
+    const json_t *list = json_object_get(json, "ops");
+    size_t count = json_array_size(list), read = 0;
+    int64_t size = linear->in;
+    lr__axis *rank = NULL;
+    LR_TRY(lr__json_real(json, "scale", &scale, r->module));
+    LR_FAIL_IF(count < 1 || count > OPS_MOST, LR_E_FORMAT, "%s: a term of %zu operators, expected "
+               "1 to %d", r->module, count, OPS_MOST);
+    while (read < count) {
+        lr__op *op = &ops[count - 1 - read];
+        status = read_op(op, r, json_array_get(list, count - 1 - read), size);
+        read++; /* its members are released below, also after an error */
+        if (status < 0) goto done;
+        size = op->out;
+    }
+    if (count == 2 && ops[0].kind == LR__OP_MATRIX && ops[1].kind == LR__OP_MATRIX) {
+        LR_TRY(lr__axis_new(&rank, ops[1].out, "%s.rank", r->module));
+        ops[0].in_axis = ops[1].out_axis = rank;
+    }
+    LR_TRY(lr__linear_add_term(linear, (float)scale, ops, (int32_t)count, NULL));
+done:
+    for (size_t i = 0; i < read; i++) {
+        lr__param_drop(ops[count - 1 - i].param);
+        lr__index_drop(ops[count - 1 - i].index);
+    }
+    lr__axis_drop(rank);
+    return status;
+}
+
+lr_status lr__structure_read(lr_linear **out, lr_ctx *ctx, const char *name, int64_t outs,
+                             int64_t ins, const json_t *json, const lr__stored_list *list,
+                             lr__param_cache *cache) {
+    lr_status status = LR_OK;
+    lr_linear *linear = NULL;
+    const reader r = {name, list, cache};
+    const json_t *terms = json_object_get(json, "terms");
+    const char *bias = json_string_value(json_object_get(json, "bias"));
+    *out = NULL;
+    LR_FAIL_IF(!json_is_array(terms) || json_array_size(terms) < 1 ||
+                   json_array_size(terms) > TERMS_MOST,
+               LR_E_FORMAT, "%s: \"terms\" is not a list of 1 to %d terms", name, TERMS_MOST);
+    LR_TRY(lr__linear_new(&linear, ctx, name, outs, ins));
+    for (size_t i = 0; i < json_array_size(terms); i++)
+        LR_TRY(read_term(linear, &r, json_array_get(terms, i)));
+    if (bias) {
+        LR_TRY(lr__param_of_stored(&linear->bias, list, bias, NULL, cache));
+        LR_FAIL_IF(lr__param_count(linear->bias) != outs, LR_E_SHAPE,
+                   "%s: %lld numbers, expected %lld", bias,
+                   (long long)lr__param_count(linear->bias), (long long)outs);
+    }
+    *out = linear;
+    linear = NULL;
+done:
+    lr_linear_free(linear);
+    return status;
+}

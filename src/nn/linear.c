@@ -1,0 +1,219 @@
+/* Building linear modules and reading what they are made of. */
+#include "nn/linear.h"
+
+#include <string.h>
+
+static void op_drop(lr__op *op) {
+    lr__param_drop(op->param);
+    lr__index_drop(op->index);
+    lr__axis_drop(op->out_axis);
+    lr__axis_drop(op->in_axis);
+}
+
+static void op_keep(lr__op *op) {
+    lr__param_keep(op->param);
+    lr__index_keep(op->index);
+    lr__axis_keep(op->out_axis);
+    lr__axis_keep(op->in_axis);
+}
+
+lr_linear *lr__linear_keep(const lr_linear *linear) {
+    lr_linear *counted = (lr_linear *)linear; /* the count is the one member that changes */
+    __atomic_add_fetch(&counted->references, 1, __ATOMIC_RELAXED);
+    return counted;
+}
+
+void lr_linear_free(lr_linear *linear) {
+    if (!linear || __atomic_sub_fetch(&linear->references, 1, __ATOMIC_ACQ_REL)) return;
+    for (int32_t t = 0; t < linear->term_count; t++) {
+        for (int32_t i = 0; i < linear->terms[t].count; i++) op_drop(&linear->terms[t].ops[i]);
+        lr__free(linear->terms[t].ops);
+    }
+    lr__free(linear->terms);
+    lr__param_drop(linear->bias);
+    lr_ctx_free(linear->ctx);
+    lr__free(linear->name);
+    lr__free(linear);
+}
+
+lr_status lr__linear_new(lr_linear **out, lr_ctx *ctx, const char *name, int64_t outs,
+                         int64_t ins) {
+    lr_status status = LR_OK;
+    lr_linear *linear = NULL;
+    *out = NULL;
+    LR_TRY(lr__new(&linear, 1, sizeof *linear));
+    linear->references = 1;
+    linear->ctx = lr__ctx_keep(ctx);
+    linear->out = outs;
+    linear->in = ins;
+    LR_TRY(lr__dup(&linear->name, name));
+    *out = linear;
+    linear = NULL;
+done:
+    lr_linear_free(linear);
+    return status;
+}
+
+static lr_status check_chain(const lr_linear *linear, const lr__op *ops, int32_t count) {
+    int64_t size = linear->in;
+    for (int32_t i = count - 1; i >= 0; i--) {
+        if (ops[i].in != size)
+            return lr__fail(LR_E_SHAPE, "%s: operator %d reads %lld numbers, expected %lld",
+                            linear->name, i, (long long)ops[i].in, (long long)size);
+        size = ops[i].out;
+    }
+    if (size != linear->out)
+        return lr__fail(LR_E_SHAPE, "%s: a chain gives %lld outputs, expected %lld", linear->name,
+                        (long long)size, (long long)linear->out);
+    return LR_OK;
+}
+
+lr_status lr__linear_add_term(lr_linear *linear, float scale, const lr__op *ops, int32_t count,
+                              const void *overlay) {
+    lr_status status = check_chain(linear, ops, count);
+    if (status < 0) return status;
+    size_t capacity = (size_t)linear->term_count;
+    lr__op *copies = NULL;
+    LR_TRY(lr__new(&copies, (size_t)count, sizeof *copies));
+    LR_TRY(lr__grow(&linear->terms, &capacity, capacity + 1, sizeof *linear->terms));
+    memcpy(copies, ops, (size_t)count * sizeof *ops);
+    for (int32_t i = 0; i < count; i++) op_keep(&copies[i]);
+    lr__term term = {scale, count, copies, overlay};
+    linear->terms[linear->term_count++] = term;
+    return LR_OK;
+done:
+    lr__free(copies);
+    return status;
+}
+
+static lr__op matrix_op(lr__param *param) {
+    lr__op op = {.kind = LR__OP_MATRIX,
+                 .out = param->matrix.rows,
+                 .in = param->matrix.cols,
+                 .param = param};
+    return op;
+}
+
+lr_status lr__linear_dense(lr_linear **out, lr_ctx *ctx, const char *name, lr__param *weight,
+                           lr__param *bias) {
+    lr_status status = LR_OK;
+    lr_linear *linear = NULL;
+    lr__op op = matrix_op(weight);
+    *out = NULL;
+    LR_TRY(lr__linear_new(&linear, ctx, name, op.out, op.in));
+    LR_TRY(lr__linear_add_term(linear, 1, &op, 1, NULL));
+    linear->bias = lr__param_keep(bias);
+    *out = linear;
+    linear = NULL;
+done:
+    lr_linear_free(linear);
+    return status;
+}
+
+lr_status lr__linear_low_rank(lr_linear **out, lr_ctx *ctx, const char *name, lr__param *left,
+                              lr__param *right, lr__param *bias) {
+    lr_status status = LR_OK;
+    lr_linear *linear = NULL;
+    lr__axis *rank = NULL;
+    lr__op ops[2] = {matrix_op(left), matrix_op(right)};
+    *out = NULL;
+    LR_TRY(lr__axis_new(&rank, ops[1].out, "%s.rank", name));
+    ops[0].in_axis = ops[1].out_axis = rank;
+    LR_TRY(lr__linear_new(&linear, ctx, name, ops[0].out, ops[1].in));
+    LR_TRY(lr__linear_add_term(linear, 1, ops, 2, NULL));
+    linear->bias = lr__param_keep(bias);
+    *out = linear;
+    linear = NULL;
+done:
+    lr__axis_drop(rank);
+    lr_linear_free(linear);
+    return status;
+}
+
+lr_status lr__linear_renamed(lr_linear **out, const lr_linear *linear, const char *name) {
+    lr_status status = LR_OK;
+    lr_linear *copy = NULL;
+    *out = NULL;
+    if (lr_linear_kind(linear) == LR_LINEAR_LOW_RANK)
+        return lr__linear_low_rank(out, linear->ctx, name, linear->terms[0].ops[0].param,
+                                   linear->terms[0].ops[1].param, linear->bias);
+    LR_TRY(lr__linear_new(&copy, linear->ctx, name, linear->out, linear->in));
+    for (int32_t t = 0; t < linear->term_count; t++)
+        LR_TRY(lr__linear_add_term(copy, linear->terms[t].scale, linear->terms[t].ops,
+                                   linear->terms[t].count, linear->terms[t].overlay));
+    copy->bias = lr__param_keep(linear->bias);
+    *out = copy;
+    copy = NULL;
+done:
+    lr_linear_free(copy);
+    return status;
+}
+
+void lr__linear_name_axis(lr_linear *linear, lr__axis *axis, int32_t is_output) {
+    for (int32_t t = 0; t < linear->term_count; t++) {
+        lr__term *term = &linear->terms[t];
+        lr__op *op = &term->ops[is_output ? 0 : term->count - 1];
+        lr__axis **slot = is_output ? &op->out_axis : &op->in_axis;
+        lr__axis_drop(*slot);
+        *slot = lr__axis_keep(axis);
+    }
+}
+
+const char *lr_linear_name(const lr_linear *linear) { return linear->name; }
+int64_t lr_linear_out(const lr_linear *linear) { return linear->out; }
+int64_t lr_linear_in(const lr_linear *linear) { return linear->in; }
+
+/* One matrix whose rows may be gathered in another order. */
+static int is_one_matrix(const lr_linear *linear) {
+    if (linear->term_count != 1 || linear->terms[0].scale != 1.0f) return 0;
+    const lr__term *term = &linear->terms[0];
+    for (int32_t i = 0; i + 1 < term->count; i++)
+        if (term->ops[i].kind != LR__OP_GATHER || term->ops[i].in != term->ops[i].out) return 0;
+    return term->ops[term->count - 1].kind == LR__OP_MATRIX;
+}
+
+int32_t lr_linear_kind(const lr_linear *linear) {
+    if (is_one_matrix(linear)) return LR_LINEAR_DENSE;
+    const lr__term *term = linear->terms;
+    if (linear->term_count == 1 && term->scale == 1.0f && term->count == 2 &&
+        term->ops[0].kind == LR__OP_MATRIX && term->ops[1].kind == LR__OP_MATRIX)
+        return LR_LINEAR_LOW_RANK;
+    return LR_LINEAR_CHAIN;
+}
+
+int64_t lr_linear_rank(const lr_linear *linear) {
+    switch (lr_linear_kind(linear)) {
+    case LR_LINEAR_DENSE: return linear->out < linear->in ? linear->out : linear->in;
+    case LR_LINEAR_LOW_RANK: return linear->terms[0].ops[1].out;
+    default: return 0;
+    }
+}
+
+static int is_seen_before(const lr_linear *linear, int32_t term, int32_t op) {
+    const lr__param *param = linear->terms[term].ops[op].param;
+    for (int32_t t = 0; t <= term; t++)
+        for (int32_t i = 0; i < linear->terms[t].count && (t < term || i < op); i++)
+            if (linear->terms[t].ops[i].param == param) return 1;
+    return 0;
+}
+
+int64_t lr_linear_param_count(const lr_linear *linear) {
+    int64_t count = 0;
+    for (int32_t t = 0; t < linear->term_count; t++)
+        for (int32_t i = 0; i < linear->terms[t].count; i++)
+            if (linear->terms[t].ops[i].param && !is_seen_before(linear, t, i))
+                count += lr__param_count(linear->terms[t].ops[i].param);
+    return count;
+}
+
+void lr__linear_dense_rows(const lr_linear *linear, int64_t row, int64_t rows, float *dst) {
+    const lr__term *term = &linear->terms[0];
+    const lr__op *matrix = &term->ops[term->count - 1];
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t stored = row + i;
+        for (int32_t map = 0; map + 1 < term->count; map++)
+            stored = term->ops[map].index->values[stored];
+        lr__matrix_widen(linear->ctx->device.kernels, &matrix->param->matrix, stored, 1,
+                         matrix->in, dst + i * linear->in, linear->in);
+    }
+}

@@ -1,0 +1,92 @@
+/* Counted parameters. */
+#include "nn/param.h"
+
+#include <lowrank/tensor.h>
+
+static lr_status param_begin(lr__param **out, const char *name, const lr__matrix *matrix,
+                             int32_t ndim) {
+    lr_status status = LR_OK;
+    lr__param *param = NULL;
+    *out = NULL;
+    LR_TRY(lr__new(&param, 1, sizeof *param));
+    param->references = 1;
+    param->matrix = *matrix;
+    param->ndim = ndim;
+    LR_TRY(lr__dup(&param->name, name));
+    *out = param;
+    param = NULL;
+done:
+    lr__param_drop(param);
+    return status;
+}
+
+lr_status lr__param_mapped(lr__param **out, const char *name, const lr__matrix *matrix,
+                           int32_t ndim, lr__mapping *mapping) {
+    lr_status status = param_begin(out, name, matrix, ndim);
+    if (status >= 0) (*out)->mapping = lr__mapping_keep(mapping);
+    return status;
+}
+
+lr_status lr__param_new(lr__param **out, const char *name, int64_t rows, int64_t cols,
+                        int32_t ndim) {
+    lr_status status = LR_OK;
+    lr__matrix matrix = {.dtype = LR_F32, .rows = rows, .cols = cols};
+    size_t count;
+    if (rows < 1 || cols < 1 || __builtin_mul_overflow((size_t)rows, (size_t)cols, &count))
+        return lr__fail(LR_E_SHAPE, "%s: shape [%lld, %lld]", name, (long long)rows,
+                        (long long)cols);
+    LR_TRY(param_begin(out, name, &matrix, ndim));
+    LR_TRY(lr__new_aligned(&(*out)->owned, count, sizeof(float)));
+    (*out)->matrix.data = (*out)->owned;
+    return LR_OK;
+done:
+    lr__param_drop(*out);
+    *out = NULL;
+    return status;
+}
+
+lr_status lr__param_derived(lr__param **out, const char *name, int64_t rows, int64_t cols,
+                            int32_t ndim, const lr__producer *producer) {
+    lr_status status = lr__param_new(out, name, rows, cols, ndim);
+    if (status >= 0) (*out)->producer = *producer;
+    return status;
+}
+
+lr__param *lr__param_keep(lr__param *param) {
+    if (param) __atomic_add_fetch(&param->references, 1, __ATOMIC_RELAXED);
+    return param;
+}
+
+void lr__param_drop(lr__param *param) {
+    if (!param || __atomic_sub_fetch(&param->references, 1, __ATOMIC_ACQ_REL)) return;
+    if (param->producer.free) param->producer.free(param->producer.user);
+    lr__mapping_drop(param->mapping);
+    lr__mapping_drop(param->scales_mapping);
+    lr__aligned_free(param->owned);
+    lr__free(param->name);
+    lr__free(param);
+}
+
+float *lr__param_floats(lr__param *param) { return param->owned; }
+
+int64_t lr__param_count(const lr__param *param) { return param->matrix.rows * param->matrix.cols; }
+
+size_t lr__param_bytes(const lr__param *param) {
+    size_t count = (size_t)lr__param_count(param);
+    switch (param->matrix.dtype) {
+    case LR_Q8_0: return count / 32 * 34;
+    case LR_Q4_1: return count / 32 * 20;
+    case LR_I8:
+        return count + (size_t)(param->matrix.rows * ((param->matrix.cols + 31) / 32)) * 2;
+    default: return count * lr_dtype_size(param->matrix.dtype);
+    }
+}
+
+lr_status lr__param_refresh(lr__param *param, int64_t step) {
+    if (!param->producer.refresh) return LR_OK;
+    return param->producer.refresh(param, param->owned, step, param->producer.user);
+}
+
+void lr__param_widen(const lr__kernels *kernels, const lr__param *vector, float *out) {
+    kernels->widen(vector->matrix.dtype, vector->matrix.data, (size_t)lr__param_count(vector), out);
+}

@@ -1,0 +1,377 @@
+/* Factorisation against explicit X: the identities every method must meet. */
+#include "factor_fixture.h"
+
+static const double decays[] = {0.5, 1, 2};
+static const int32_t methods[] = {LR__FACTOR_SVD, LR__FACTOR_WHITEN, LR__FACTOR_WHITEN_EIG,
+                                  LR__FACTOR_PCA, LR__FACTOR_AFM};
+enum { METHODS = 5, DECAYS = 3 };
+
+static lr__factor_basis *basis_of(const fixture *f, int32_t method) {
+    lr__factor_basis *basis = NULL;
+    CHECK_OK(lr__factor_basis_new(&basis, &f->problem, method));
+    return basis;
+}
+
+static double loss_at(const fixture *f, const lr__factor_basis *basis, int64_t rank,
+                      int32_t method) {
+    double *approx = basis_approx(basis, 0, rank), loss = explicit_loss(f, approx, method);
+    free(approx);
+    return loss;
+}
+
+/* O2, O6, O7, O8: spectrum, total and the loss of every rank are those of the explicit product. */
+START_TEST(loss_is_the_tail) {
+    for (int s = 0; s < SHAPES; s++) {
+        int32_t method = methods[_i % METHODS];
+        fixture f = fixture_new(shapes[s], 160, decays[_i / METHODS], 30);
+        double *tails = fixture_tails(&f, method), slack = 1e-9 * tails[0];
+        lr__factor_basis *basis = basis_of(&f, method);
+        int64_t count = 0, full = fixture_full(&f);
+        const double *spectrum = lr__factor_basis_spectrum(basis, &count);
+        ck_assert_int_eq(count, full);
+        for (int64_t r = 0; r < full; r++) CHECK_NEAR(spectrum[r], tails[r] - tails[r + 1], slack);
+        for (int64_t r = 1; r <= full; r = next_rank(r, full)) {
+            lr__factors cut;
+            CHECK_OK(lr__factor_basis_cut(&cut, basis, &f.problem, r));
+            CHECK_NEAR(cut.total, tails[0], slack);
+            CHECK_NEAR(cut.predicted, tails[r], slack);
+            CHECK_NEAR(cut.measured, tails[r], slack);
+            CHECK_NEAR(loss_at(&f, basis, r, method), tails[r], slack);
+            ck_assert_int_eq(cut.bias != NULL, method == LR__FACTOR_AFM);
+            lr__factors_clear(&cut);
+        }
+        lr__factor_basis_free(basis);
+        free(tails);
+        fixture_free(&f);
+    }
+}
+END_TEST
+
+/* O6: leaving component i out costs its energy and nothing else. */
+START_TEST(components_are_additive) {
+    int32_t method = methods[_i];
+    for (int s = 0; s < 3; s++) {
+        fixture f = fixture_new(shapes[s], 160, 1, 30);
+        lr__factor_basis *basis = basis_of(&f, method);
+        double *whole = basis_approx(basis, 0, 12);
+        double loss = explicit_loss(&f, whole, method);
+        for (int64_t i = 0; i < 12; i++) {
+            double *one = basis_approx(basis, i, i + 1);
+            for (int64_t j = 0; j < f.m * f.n; j++) one[j] = whole[j] - one[j];
+            CHECK_NEAR(explicit_loss(&f, one, method) - loss, basis->spectrum[i],
+                       1e-9 * basis->total);
+            free(one);
+        }
+        free(whole);
+        lr__factor_basis_free(basis);
+        fixture_free(&f);
+    }
+}
+END_TEST
+
+/* O7: three routes, one W~, where the spectrum has a gap. */
+START_TEST(routes_agree) {
+    for (int s = 0; s < SHAPES - 3; s++) {
+        fixture f = fixture_new(shapes[s], 300, decays[_i], 3);
+        lr__factor_basis *pca = basis_of(&f, LR__FACTOR_PCA);
+        for (int32_t method = LR__FACTOR_WHITEN; method <= LR__FACTOR_WHITEN_EIG; method++) {
+            lr__factor_basis *other = basis_of(&f, method);
+            ck_assert_double_eq(other->damping, 0);
+            for (int64_t r = 1; r <= pca->count; r++) {
+                if (r < pca->count && pca->spectrum[r - 1] < 1.002 * pca->spectrum[r]) continue;
+                double *a = basis_approx(pca, 0, r), *b = basis_approx(other, 0, r);
+                CHECK_NEAR(difference(a, b, f.m * f.n), 0, 1e-8);
+                free(a);
+                free(b);
+            }
+            lr__factor_basis_free(other);
+        }
+        lr__factor_basis_free(pca);
+        fixture_free(&f);
+    }
+}
+END_TEST
+
+/* O2, O9: each is the best in its own norm. */
+START_TEST(each_norm_has_its_winner) {
+    for (int s = 0; s < SHAPES; s++) {
+        fixture f = fixture_new(shapes[s], 160, decays[_i], 30);
+        lr__factor_basis *bases[METHODS];
+        for (int i = 0; i < METHODS; i++) bases[i] = basis_of(&f, methods[i]);
+        for (int own = 0; own < METHODS; own++)
+            for (int other = 0; other < METHODS; other++)
+                for (int64_t r = 1; r <= bases[0]->count; r = next_rank(r, bases[0]->count))
+                    ck_assert_double_le(
+                        loss_at(&f, bases[own], r, methods[own]),
+                        loss_at(&f, bases[other], r, methods[own]) + 1e-9 * bases[own]->total);
+        for (int i = 0; i < METHODS; i++) lr__factor_basis_free(bases[i]);
+        fixture_free(&f);
+    }
+}
+END_TEST
+
+/* O1: an exact rank comes back. */
+START_TEST(exact_rank_is_found) {
+    for (int s = 0; s < 3; s++) {
+        fixture f = fixture_new(shapes[s], 160, 1, 30);
+        uint64_t state = 7;
+        memset(f.weight, 0, (size_t)(f.m * f.n) * sizeof *f.weight);
+        for (int r = 0; r < 8; r++) {
+            double *row = zeros(f.n);
+            for (int64_t j = 0; j < f.n; j++) row[j] = rint(4 * noise(&state));
+            for (int64_t i = 0; i < f.m; i++) {
+                double factor = rint(4 * noise(&state));
+                for (int64_t j = 0; j < f.n; j++) f.weight[i * f.n + j] += (float)(factor * row[j]);
+            }
+            free(row);
+        }
+        double *w = weight_of(&f);
+        lr__factor_basis *basis = basis_of(&f, methods[_i]);
+        double *exact = basis_approx(basis, 0, 8);
+        CHECK_NEAR(difference(exact, w, f.m * f.n), 0,
+                   methods[_i] == LR__FACTOR_SVD ? 1e-12 : 1e-9);
+        lr__factors cut;
+        CHECK_OK(lr__factor_basis_cut(&cut, basis, &f.problem, 8));
+        double *rounded = factors_approx(&f, &cut);
+        CHECK_NEAR(difference(rounded, w, f.m * f.n), 0, 1e-6);
+        lr__factors_clear(&cut);
+        free(rounded);
+        free(exact);
+        free(w);
+        lr__factor_basis_free(basis);
+        fixture_free(&f);
+    }
+}
+END_TEST
+
+/* O10: loss falls with rank; the factors of a rank are a prefix of those of the next, to the bit;
+ * left is orthonormal, or balanced against right. */
+START_TEST(ranks_are_nested) {
+    int32_t method = methods[_i];
+    for (int s = 0; s < 3; s++) {
+        fixture f = fixture_new(shapes[s], 160, 1, 30);
+        lr__factor_basis *basis = basis_of(&f, method);
+        lr__factors low, high;
+        CHECK_OK(lr__factor_basis_cut(&low, basis, &f.problem, 1));
+        for (int64_t r = 1; r < basis->count; r++) {
+            CHECK_OK(lr__factor_basis_cut(&high, basis, &f.problem, r + 1));
+            ck_assert_double_le(high.measured, low.measured + 1e-12 * low.total);
+            ck_assert_double_ge(basis->spectrum[r - 1], basis->spectrum[r]);
+            ck_assert_mem_eq(high.right, low.right, (size_t)(r * f.n) * sizeof(float));
+            for (int64_t i = 0; i < f.m; i++)
+                ck_assert_mem_eq(high.left + i * (r + 1), low.left + i * r,
+                                 (size_t)r * sizeof(float));
+            lr__factors_clear(&low);
+            low = high;
+        }
+        lr__factors_clear(&low);
+        for (int64_t r = 0; r < basis->count; r++) {
+            double left = 0, right = 0;
+            for (int64_t i = 0; i < f.m; i++) left += pow(basis->left[r * f.m + i], 2);
+            for (int64_t j = 0; j < f.n; j++) right += pow(basis->right[r * f.n + j], 2);
+            int is_pca = method == LR__FACTOR_PCA || method == LR__FACTOR_AFM;
+            CHECK_NEAR(left, is_pca ? 1 : right, 1e-12 * left);
+        }
+        lr__factor_basis_free(basis);
+        fixture_free(&f);
+    }
+}
+END_TEST
+
+/* O13, O14: the centred loss lies between two uncentred ones, outputs keep their mean, and b~ is
+ * AFM's U U' b + (I - U U') ybar. */
+START_TEST(bias_keeps_the_mean) {
+    for (int s = 0; s < SHAPES; s++) {
+        fixture f = fixture_new(shapes[s], 160, decays[_i], 30);
+        lr__factor_basis *afm = basis_of(&f, LR__FACTOR_AFM), *pca = basis_of(&f, LR__FACTOR_PCA);
+        double *w = weight_of(&f);
+        for (int64_t r = 1; r <= afm->count; r++) {
+            lr__factors cut, plain, next;
+            CHECK_OK(lr__factor_basis_cut(&cut, afm, &f.problem, r));
+            CHECK_OK(lr__factor_basis_cut(&plain, pca, &f.problem, r));
+            ck_assert_double_le(cut.measured, plain.measured + 1e-9 * plain.total);
+            if (r < afm->count) {
+                CHECK_OK(lr__factor_basis_cut(&next, pca, &f.problem, r + 1));
+                ck_assert_double_ge(cut.measured, next.measured - 1e-9 * plain.total);
+                lr__factors_clear(&next);
+            }
+            double *approx = basis_approx(afm, 0, r);
+            for (int64_t i = 0; i < f.m; i++) {
+                double teacher = f.bias[i], student = cut.bias[i], formula = 0, size = 1;
+                for (int64_t j = 0; j < f.n; j++) {
+                    teacher += w[i * f.n + j] * f.mean[j];
+                    student += approx[i * f.n + j] * f.mean[j];
+                    size += fabs(w[i * f.n + j] * f.mean[j]);
+                }
+                CHECK_NEAR(student, teacher, 1e-6 * size);
+                for (int64_t k = 0; k < f.m; k++) {
+                    double project = 0, ybar = f.bias[k];
+                    for (int64_t c = 0; c < r; c++)
+                        project += afm->left[c * f.m + i] * afm->left[c * f.m + k];
+                    for (int64_t j = 0; j < f.n; j++) ybar += w[k * f.n + j] * f.mean[j];
+                    formula += project * f.bias[k] + ((i == k) - project) * ybar;
+                }
+                CHECK_NEAR(cut.bias[i], formula, 1e-6 * size);
+            }
+            free(approx);
+            lr__factors_clear(&cut);
+            lr__factors_clear(&plain);
+        }
+        free(w);
+        lr__factor_basis_free(afm);
+        lr__factor_basis_free(pca);
+        fixture_free(&f);
+    }
+}
+END_TEST
+
+/* O13: without a mean AFM is PCA, and a module without bias gets one. */
+START_TEST(no_mean_is_pca) {
+    fixture f = fixture_new(shapes[_i], 160, 1, 30);
+    for (int64_t i = 0; i < f.n; i++)
+        for (int64_t k = 0; k < f.tokens; k++) f.x[i * f.tokens + k] -= f.mean[i];
+    fixture_moments(&f);
+    memset(f.mean, 0, (size_t)f.n * sizeof *f.mean);
+    f.problem.bias = NULL;
+    lr__factor_basis *afm = basis_of(&f, LR__FACTOR_AFM), *pca = basis_of(&f, LR__FACTOR_PCA);
+    for (int64_t r = 1; r <= afm->count; r++) {
+        lr__factors a, b;
+        CHECK_OK(lr__factor_basis_cut(&a, afm, &f.problem, r));
+        CHECK_OK(lr__factor_basis_cut(&b, pca, &f.problem, r));
+        CHECK_NEAR(a.measured, b.measured, 1e-12 * b.total);
+        for (int64_t i = 0; i < f.m; i++) CHECK_NEAR(a.bias[i], 0, 1e-12);
+        lr__factors_clear(&a);
+        lr__factors_clear(&b);
+    }
+    lr__factor_basis_free(afm);
+    lr__factor_basis_free(pca);
+    fixture_free(&f);
+}
+END_TEST
+
+/* O19: rotating the input space moves nothing; scaling X scales the loss and keeps W~. */
+START_TEST(input_basis_does_not_matter) {
+    fixture f = fixture_new(shapes[_i], 200, 1, 1);
+    uint64_t state = 99;
+    double *q = orthogonal(f.n, &state), *w = weight_of(&f), *x = zeros(f.n * f.tokens);
+    lr__factor_basis *before = basis_of(&f, LR__FACTOR_PCA);
+    for (int64_t i = 0; i < f.n; i++)
+        for (int64_t p = 0; p < f.n; p++)
+            for (int64_t k = 0; k < f.tokens; k++)
+                x[i * f.tokens + k] += 1000 * q[i * f.n + p] * f.x[p * f.tokens + k];
+    for (int64_t i = 0; i < f.m; i++)
+        for (int64_t j = 0; j < f.n; j++) {
+            double sum = 0;
+            for (int64_t p = 0; p < f.n; p++) sum += w[i * f.n + p] * q[j * f.n + p];
+            f.weight[i * f.n + j] = (float)sum;
+        }
+    memcpy(f.x, x, (size_t)(f.n * f.tokens) * sizeof *x);
+    fixture_moments(&f);
+    for (int32_t method = LR__FACTOR_WHITEN; method <= LR__FACTOR_PCA; method++) {
+        lr__factor_basis *after = basis_of(&f, method);
+        for (int64_t r = 0; r < before->count; r++)
+            CHECK_NEAR(after->spectrum[r], 1e6 * before->spectrum[r], 1e-6 * after->total);
+        lr__factor_basis_free(after);
+    }
+    lr__factor_basis_free(before);
+    free(x);
+    free(w);
+    free(q);
+    fixture_free(&f);
+}
+END_TEST
+
+START_TEST(scale_of_inputs_keeps_factors) {
+    fixture f = fixture_new(shapes[_i], 200, 1, 10);
+    for (int32_t method = LR__FACTOR_WHITEN; method <= LR__FACTOR_AFM; method++) {
+        lr__factor_basis *before = basis_of(&f, method);
+        for (int64_t i = 0; i < f.n * f.n; i++) f.gram[i] *= 0x1p20;
+        for (int64_t i = 0; i < f.n; i++) f.mean[i] *= 0x1p10;
+        lr__factor_basis *after = basis_of(&f, method);
+        for (int64_t i = 0; i < f.n * f.n; i++) f.gram[i] *= 0x1p-20;
+        for (int64_t i = 0; i < f.n; i++) f.mean[i] *= 0x1p-10;
+        CHECK_NEAR(after->total, 0x1p20 * before->total, 1e-12 * after->total);
+        for (int64_t r = 1; r <= before->count; r += 5) {
+            double *a = basis_approx(before, 0, r), *b = basis_approx(after, 0, r);
+            CHECK_NEAR(difference(a, b, f.m * f.n), 0, 1e-9);
+            free(a);
+            free(b);
+        }
+        lr__factor_basis_free(before);
+        lr__factor_basis_free(after);
+    }
+    fixture_free(&f);
+}
+END_TEST
+
+/* O27: the mean squared error of explicit outputs, with the rounded factors, is predicted / m; and
+ * lr__factor_loss says the same of any pair of factors. */
+START_TEST(mean_squared_error_is_predicted) {
+    for (int s = 0; s < 7; s++) {
+        fixture f = fixture_new(shapes[s], 160, 0.5, 3);
+        for (int i = 0; i < METHODS; i++) {
+            lr__factor_problem asked = f.problem;
+            lr__factor_basis *basis = basis_of(&f, methods[i]);
+            lr__factors cut;
+            double loss = 0;
+            CHECK_OK(lr__factor_basis_cut(&cut, basis, &f.problem, basis->count / 2));
+            double *approx = factors_approx(&f, &cut);
+            double mse = explicit_loss(&f, approx, methods[i]) / (double)f.m;
+            CHECK_NEAR(mse, cut.predicted / (double)f.m, 1e-6 * mse);
+            if (methods[i] == LR__FACTOR_SVD) asked.gram = NULL;
+            if (methods[i] != LR__FACTOR_AFM) asked.mean = NULL;
+            CHECK_OK(lr__factor_loss(&loss, &asked, cut.rank, cut.left, cut.right));
+            CHECK_NEAR(loss, mse * (double)f.m, 1e-9 * basis->total);
+            free(approx);
+            lr__factors_clear(&cut);
+            lr__factor_basis_free(basis);
+        }
+        fixture_free(&f);
+    }
+}
+END_TEST
+
+/* O29: full rank is W, for plenty of tokens, half as many as channels, and one. */
+START_TEST(full_rank_is_the_weight) {
+    static const int64_t tokens[] = {160, 4, 1};
+    for (int s = 0; s < SHAPES; s++)
+        for (int t = 0; t < 3; t++) {
+            fixture f = fixture_new(shapes[s], tokens[t], 1, 30);
+            lr__factor_basis *basis = basis_of(&f, methods[_i]);
+            double *w = weight_of(&f), *approx = basis_approx(basis, 0, basis->count);
+            CHECK_NEAR(difference(approx, w, f.m * f.n), 0, 1e-12);
+            lr__factors cut;
+            CHECK_OK(lr__factor_basis_cut(&cut, basis, &f.problem, basis->count));
+            double *rounded = factors_approx(&f, &cut);
+            CHECK_NEAR(difference(rounded, w, f.m * f.n), 0, 1e-6);
+            lr__factors_clear(&cut);
+            free(rounded);
+            free(approx);
+            free(w);
+            lr__factor_basis_free(basis);
+            fixture_free(&f);
+        }
+}
+END_TEST
+
+Suite *factor_suite(void);
+
+Suite *factor_suite(void) {
+    Suite *suite = suite_create("factor");
+    TCase *tests = tcase_create("identities");
+    tcase_set_timeout(tests, 60);
+    tcase_add_loop_test(tests, loss_is_the_tail, 0, METHODS * DECAYS);
+    tcase_add_loop_test(tests, components_are_additive, 0, METHODS);
+    tcase_add_loop_test(tests, routes_agree, 0, DECAYS);
+    tcase_add_loop_test(tests, each_norm_has_its_winner, 0, DECAYS);
+    tcase_add_loop_test(tests, exact_rank_is_found, 0, METHODS);
+    tcase_add_loop_test(tests, ranks_are_nested, 0, METHODS);
+    tcase_add_loop_test(tests, bias_keeps_the_mean, 0, DECAYS);
+    tcase_add_loop_test(tests, no_mean_is_pca, 0, SHAPES);
+    tcase_add_loop_test(tests, input_basis_does_not_matter, 0, SHAPES);
+    tcase_add_loop_test(tests, scale_of_inputs_keeps_factors, 0, SHAPES);
+    tcase_add_test(tests, mean_squared_error_is_predicted);
+    tcase_add_loop_test(tests, full_rank_is_the_weight, 0, METHODS);
+    suite_add_tcase(suite, tests);
+    return suite;
+}
