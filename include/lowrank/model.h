@@ -95,7 +95,7 @@ LR_API const char *lr_model_config(const lr_model *model);
 /** Path the model was opened from. @return borrowed from the model */
 LR_API const char *lr_model_path(const lr_model *model);
 
-/** The model's tokenizer, built on first use. @param out borrowed from the model */
+/** The model's tokenizer, built on first use. @param model any @param out borrowed from it */
 LR_API lr_status lr_model_tokenizer(const lr_model *model, const lr_tokenizer **out);
 
 /** Number of linear modules, the head included. */

@@ -37,10 +37,15 @@ LR_API void lr_plan_opts_init(lr_plan_opts *opts, size_t size);
  */
 LR_API lr_status lr_plan_new(lr_plan **out, const lr_model *model, const lr_plan_opts *opts);
 
-/** Opens a plan file for a model; every module and rank is checked. @param out owned */
+/**
+ * Opens a plan file for a model; every module and rank is checked.
+ * @param out   owned
+ * @param model borrowed during the call
+ * @param path  of the file
+ */
 LR_API lr_status lr_plan_open(lr_plan **out, const lr_model *model, const char *path);
 
-/** Saves a plan. @param force 1 replaces an existing file */
+/** Saves a plan. @param plan any @param path of the file @param force 1 replaces an existing one */
 LR_API lr_status lr_plan_save(const lr_plan *plan, const char *path, int32_t force);
 
 /** Frees a plan. */
@@ -58,7 +63,12 @@ LR_API int64_t lr_plan_rank(const lr_plan *plan, int32_t index);
 /** Sets the rank of a module; 0 leaves it dense. */
 LR_API lr_status lr_plan_set_rank(lr_plan *plan, const char *module, int64_t rank);
 
-/** Parameters of the plan's modules before and after. @param before written @param after written */
+/**
+ * Parameters of the plan's modules before and after.
+ * @param plan   the plan
+ * @param before written
+ * @param after  written
+ */
 LR_API void lr_plan_parameters(const lr_plan *plan, int64_t *before, int64_t *after);
 
 LR_END

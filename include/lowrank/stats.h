@@ -59,10 +59,20 @@ LR_API lr_status lr_stats_collect(lr_stats *stats, const int32_t *ids, size_t co
 /** Adds the statistics of the same modules, normalised, with @p weight. */
 LR_API lr_status lr_stats_add(lr_stats *stats, const lr_stats *other, double weight);
 
-/** Saves to a file, which appears whole or not at all. @param force 1 replaces an existing file */
+/**
+ * Saves to a file, which appears whole or not at all.
+ * @param stats any
+ * @param path  of the file
+ * @param force 1 replaces an existing file
+ */
 LR_API lr_status lr_stats_save(const lr_stats *stats, const char *path, int32_t force);
 
-/** Opens what lr_stats_save() wrote, for the model it belongs to. @param out owned */
+/**
+ * Opens what lr_stats_save() wrote, for the model it belongs to.
+ * @param out   owned
+ * @param model kept alive
+ * @param path  of the file
+ */
 LR_API lr_status lr_stats_open(lr_stats **out, const lr_model *model, const char *path);
 
 /** Tokens counted so far. */

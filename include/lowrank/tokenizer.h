@@ -34,7 +34,8 @@ LR_API int32_t lr_tokenizer_size(const lr_tokenizer *tokenizer);
  * @param text      @p bytes bytes, may hold NUL
  * @param bytes     length of @p text
  * @param ids       room for @p capacity ids; NULL with capacity 0 asks for the count
- * @param capacity  ids that fit; @p bytes are always enough
+ * @param capacity  ids that fit; more than @p bytes are wanted only where invalid UTF-8 is repaired
+ *                  or a normalisation makes text longer
  * @param count     number of ids of the whole text; the first min(count, capacity) are written
  */
 LR_API lr_status lr_tokenizer_encode(const lr_tokenizer *tokenizer, const char *text, size_t bytes,
@@ -58,7 +59,10 @@ LR_API lr_status lr_tokenizer_decode(const lr_tokenizer *tokenizer, const int32_
 /** 1 when the id is a special (control) token, else 0. */
 LR_API int32_t lr_tokenizer_is_special(const lr_tokenizer *tokenizer, int32_t id);
 
-/** Id of a token by its text, special ones included; -1 when there is none. */
+/**
+ * Id of a token by its text as the file spells it (a space is "Ġ" in byte-level vocabularies),
+ * special ones included; -1 when there is none.
+ */
 LR_API int32_t lr_tokenizer_find(const lr_tokenizer *tokenizer, const char *text);
 
 LR_END

@@ -60,3 +60,11 @@ void lr__blas_nt(int64_t m, int64_t n, int64_t k, float alpha, const float *x, i
                 w, (int)ldw, beta, y, (int)ldy);
     lr__blas_call_end();
 }
+
+void lr__blas_nn(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const float *w,
+                 int64_t ldw, float *y, int64_t ldy) {
+    lr__blas_call_begin();
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)m, (int)n, (int)k, 1.0f, x,
+                (int)ldx, w, (int)ldw, 1.0f, y, (int)ldy);
+    lr__blas_call_end();
+}

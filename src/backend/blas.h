@@ -19,5 +19,8 @@ const char *lr__blas_build(void);
 /* Y[m, n] = alpha X[m, k] W[n, k]' + beta Y, row-major, as one call. */
 void lr__blas_nt(int64_t m, int64_t n, int64_t k, float alpha, const float *x, int64_t ldx,
                  const float *w, int64_t ldw, float beta, float *y, int64_t ldy);
+/* Y[m, n] += X[m, k] W[k, n], the same. */
+void lr__blas_nn(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const float *w,
+                 int64_t ldw, float *y, int64_t ldy);
 
 #endif

@@ -91,23 +91,22 @@ lr_status lr__merge_split(lr__text merge, size_t rank, lr__text *left, lr__text 
 lr_status lr__tokenizer_merge(lr_tokenizer *tokenizer, uint32_t rank, lr__text left, lr__text right,
                               char *joined, const char *where) {
     const lr__vocabulary *vocabulary = &tokenizer->vocabulary;
-    lr__text all = {joined, left.size + right.size}, lacks = left;
-    int32_t a = lr__vocabulary_find(vocabulary, left), b = -1, whole = -1;
-    if (a >= 0) lacks = right, b = lr__vocabulary_find(vocabulary, right);
-    if (b >= 0) {
-        lacks = (lr__text){"their union", 11};
-        if (all.size <= vocabulary->longest) {
-            memcpy(joined, left.data, left.size);
-            memcpy(joined + left.size, right.data, right.size);
-            lacks = all;
-            whole = lr__vocabulary_find(vocabulary, all);
-        }
+    lr__text whole = {joined, left.size + right.size};
+    int32_t id = -1, a = lr__vocabulary_find(vocabulary, left);
+    int32_t b = lr__vocabulary_find(vocabulary, right);
+    if (a < 0 || b < 0)
+        return lr__fail(LR_E_FORMAT, "%s: merge %u: \"%.*s\" is not in the vocabulary", where, rank,
+                        LR__SHOW(a < 0 ? left : right));
+    if (whole.size <= vocabulary->longest) {
+        memcpy(joined, left.data, left.size);
+        memcpy(joined + left.size, right.data, right.size);
+        id = lr__vocabulary_find(vocabulary, whole);
     }
-    if (whole < 0)
+    if (id < 0)
         return lr__fail(LR_E_FORMAT,
-                        "%s: merge %u of \"%.*s\" and \"%.*s\": \"%.*s\" is not in the vocabulary",
-                        where, rank, LR__SHOW(left), LR__SHOW(right), LR__SHOW(lacks));
-    return lr__merges_set(&tokenizer->merges, a, b, rank, whole);
+                        "%s: merge %u: \"%.*s\" and \"%.*s\" make no token of the vocabulary",
+                        where, rank, LR__SHOW(left), LR__SHOW(right));
+    return lr__merges_set(&tokenizer->merges, a, b, rank, id);
 }
 
 /* A cache that a short text does not pay for. */

@@ -43,6 +43,9 @@ lr_status lr__tokenizer_add(lr_tokenizer *tokenizer, int32_t id, uint32_t flags,
     LR_FAIL_IF(token->flags & LR__ADDED, LR_E_FORMAT, "%s: \"%.*s\" is added twice", where,
                LR__SHOW(text));
     LR_FAIL_IF(!text.size, LR_E_FORMAT, "%s: added token %d is empty", where, id);
+    LR_FAIL_IF(text.size > LR__MAX_ADDED, LR_E_UNSUPPORTED,
+               "%s: added token %d is %zu bytes long, expected at most %d", where, id, text.size,
+               (int)LR__MAX_ADDED);
     token->flags |= LR__ADDED | (special ? LR__SPECIAL : 0);
     if (flags & LR__NORMALIZED && tokenizer->pipeline.nfc)
         LR_TRY(lr__nfc(&text, &buffer, &capacity, text));
@@ -58,8 +61,29 @@ done:
     return status;
 }
 
-/* The longest token that begins at `text`, or NULL. The candidates are the items that share what
- * was read so far; each byte narrows them, and the shortest of them stands first. */
+/* Narrows items [*low, *high), equal before `depth`, to those with `byte` there. */
+static void narrow(const lr__added *items, size_t *low, size_t *high, size_t depth, int byte) {
+    size_t begin = *low, end = *high;
+    for (size_t a = begin, b = end; a < b; begin = a) {
+        size_t middle = a + (b - a) / 2;
+        if ((unsigned char)items[middle].text[depth] < byte)
+            a = middle + 1;
+        else
+            b = middle;
+    }
+    for (size_t a = begin, b = end; a < b; end = b) {
+        size_t middle = a + (b - a) / 2;
+        if ((unsigned char)items[middle].text[depth] > byte)
+            b = middle;
+        else
+            a = middle + 1;
+    }
+    *low = begin;
+    *high = end;
+}
+
+/* The longest token that begins at `text`, or NULL. The candidates share what was read so far,
+ * the shortest of them first. */
 static const lr__added *longest_at(const lr__matcher *matcher, const char *text, size_t size) {
     const lr__added *best = NULL, *items = matcher->items;
     size_t low = 0, high = matcher->count;
@@ -68,24 +92,10 @@ static const lr__added *longest_at(const lr__matcher *matcher, const char *text,
             best = &items[low];
             while (low < high && items[low].size == depth) low++;
         }
-        if (depth == size) break;
-        unsigned char byte = (unsigned char)text[depth];
-        size_t end = high;
-        for (size_t a = low, b = high; a < b;) {
-            size_t middle = a + (b - a) / 2;
-            if ((unsigned char)items[middle].text[depth] < byte)
-                low = a = middle + 1;
-            else
-                b = middle;
-        }
-        for (size_t a = low, b = high; a < b;) {
-            size_t middle = a + (b - a) / 2;
-            if ((unsigned char)items[middle].text[depth] > byte)
-                end = b = middle;
-            else
-                a = middle + 1;
-        }
-        high = end;
+        if (depth == size || low == high) break;
+        char byte = text[depth];
+        if (items[low].text[depth] != byte || items[high - 1].text[depth] != byte)
+            narrow(items, &low, &high, depth, (unsigned char)byte);
     }
     return best;
 }

@@ -62,22 +62,14 @@ static lr_status write_vocab(const source *from, json_t *vocab) {
     return LR_OK;
 }
 
+/* As "left right", the form that every version of the package reads. */
 static lr_status write_merges(const source *from, json_t *merges) {
     const lr__gguf_value *value = lr__gguf_find(from->gguf, "tokenizer.ggml.merges");
     const unsigned char *cursor = value->data;
-    for (uint64_t i = 0; i < value->count; i++) {
-        lr__text left, right;
-        lr_status status =
-            lr__merge_split(lr__gguf_next_text(&cursor), (size_t)i, &left, &right, "merges");
-        if (status < 0) return status;
-        json_t *pair = json_array();
-        status = append(pair, string_of(left));
-        if (status >= 0) status = append(pair, string_of(right));
-        if (status >= 0) status = append(merges, json_incref(pair));
-        json_decref(pair);
-        if (status < 0) return status;
-    }
-    return LR_OK;
+    lr_status status = LR_OK;
+    for (uint64_t i = 0; i < value->count && status >= 0; i++)
+        status = append(merges, string_of(lr__gguf_next_text(&cursor)));
+    return status;
 }
 
 /* The id that a key names; -1 when there is none or it names no token. */

@@ -11,9 +11,9 @@
 #include <pcre2.h>
 
 /* Arguments of "%.*s" for a text of a file. */
-#define LR__SHOW(text) ((text).size < 80 ? (int)(text).size : 80), (text).data
+#define LR__SHOW(text) (int)((text).size < 80 ? (text).size : 80), (text).data
 
-enum { LR__MAX_TOKEN = 1 << 16, LR__MAX_STEPS = 12, LR__MAX_PATTERN = 2048 };
+enum { LR__MAX_TOKEN = 1 << 16, LR__MAX_ADDED = 256, LR__MAX_STEPS = 12, LR__MAX_PATTERN = 2048 };
 
 /* ---- characters (tokenizer_unicode.c) ---- */
 

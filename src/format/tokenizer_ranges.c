@@ -1,8 +1,7 @@
 /* Classes of characters as the tokenizers package sees them: letters and numbers of Unicode 16.0
- * (its regular expressions), numbers of Unicode 17.0 (its Digits), White_Space. And the marks that
- * its NFC, of Unicode 9.0, does not know, and marks and digits of words that came with Unicode
- * 15.1 and 16.0. A system library's tables would be of another age and
- * give other ids for young characters. */
+ * (its regular expressions), numbers of Unicode 17.0 (its Digits), White_Space. Marks that its NFC,
+ * of Unicode 9.0, does not know. Marks and digits of words (\w) of Unicode 15.1 and 16.0. A system
+ * library's tables are of another age and would give other ids for young characters. */
 #include "format/tokenizer_parts.h"
 
 enum { L = LR__LETTER, N = LR__NUMBER | LR__NUMERIC, D = LR__NUMERIC, S = LR__SPACE };

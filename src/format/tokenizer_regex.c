@@ -63,7 +63,7 @@ static lr_status escape(translator *t, int in_class) {
         put(t, set, strlen(set));
         if (!in_class) put(t, "]", 1);
     } else if (c == 'r' || c == 'n' || c == 't' ||
-               (c > 0x20 && c < 0x7f && !is_letter(c) && !is_digit(c))) {
+               (c > 0x20 && c < 0x7f && !is_letter(c) && !is_digit(c) && !strchr("<>`'", c))) {
         put(t, t->in.data + t->at, 2);
     } else {
         return refuse(t, "this escape");

@@ -30,6 +30,12 @@ typedef struct run {
     int64_t q_size, kv_size;
 } run;
 
+/* Unique in the process, so that observers of several sessions never confuse inputs. */
+static int64_t next_input_id(void) {
+    static int64_t last;
+    return __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
+}
+
 static double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -262,7 +268,7 @@ static lr_status run_linears(run *r, int32_t block, int32_t first, int32_t count
     lr__step *step = r->step;
     lr_linear *const *linears = step->graph->blocks[block].linears + first;
     int32_t target = block * LR__BLOCK_LINEARS + first;
-    int64_t ldy[LR__BLOCK_LINEARS], input_id = r->session->next_input++;
+    int64_t ldy[LR__BLOCK_LINEARS], input_id = next_input_id();
     lr_status status = LR_OK;
     lr_tensor in, out;
     view(&in, x, step->tokens, linears[0]->in);
@@ -359,7 +365,7 @@ static lr_status run_block(run *r, int32_t layer) {
     lr__step *step = r->step;
     int32_t target = lr__watch_block(step->graph, layer);
     const char *name = step->graph->blocks[layer].name;
-    int64_t input_id = r->session->next_input++;
+    int64_t input_id = next_input_id();
     lr_status status = LR_OK;
     lr_tensor in, out;
     float *before = NULL;
@@ -405,6 +411,7 @@ static lr_status run_blocks(run *r) {
     for (int32_t i = 0; i < step->graph->block_count; i++) LR_TRY(run_block(r, i));
     norm(r, step->graph->final_norm, r->a.x, r->a.normed);
     step->hidden = r->a.normed;
+    step->head_input = next_input_id();
 done:
     return status;
 }
@@ -464,7 +471,7 @@ lr_status lr__step_head_hooks(lr__step *step, int32_t event, const float *hidden
     view(&in, hidden, count, head->in);
     view(&out, logits, count, head->out);
     return call_hooks(step, event, lr__graph_linear_count(step->graph) - 1, -1, head, head->name,
-                      step->session->next_input, &in, &out);
+                      step->head_input, &in, &out);
 }
 
 lr_status lr__step_logits(lr__step *step, const float *hidden, int64_t count, float *logits) {
@@ -475,7 +482,6 @@ lr_status lr__step_logits(lr__step *step, const float *hidden, int64_t count, fl
     LR_TRY(lr__linear_forward(&step->evaluation, &head, 1, hidden, head->in, count, &logits,
                               &head->out));
     LR_TRY(lr__step_head_hooks(step, LR_AFTER_FORWARD, hidden, count, logits));
-    step->session->next_input++;
 done:
     step->session->seconds += now() - begin;
     return status;

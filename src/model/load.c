@@ -175,6 +175,24 @@ done:
     return status;
 }
 
+/* Described only when it is quantised: then it is one matrix with scales. */
+static lr_status load_embedding(loader *l, lr__param **out) {
+    static const char module[] = "model.embed_tokens";
+    int64_t rows = l->config->vocabulary_size, cols = l->config->hidden_size;
+    const json_t *structure = json_object_get(l->modules, module);
+    lr_linear *linear = NULL;
+    lr_status status = LR_OK;
+    if (!structure) return load_param(l, module, "weight", rows, cols, out);
+    LR_TRY(lr__structure_read(&linear, l->ctx, module, rows, cols, structure, l->list, &l->cache));
+    LR_FAIL_IF(lr_linear_kind(linear) != LR_LINEAR_DENSE || linear->terms[0].count != 1 ||
+                   linear->bias,
+               LR_E_UNSUPPORTED, "%s: a chain, expected one matrix", module);
+    *out = lr__param_keep(linear->terms[0].ops[0].param);
+done:
+    lr_linear_free(linear);
+    return status;
+}
+
 static lr_status load_graph(loader *l, lr__graph *graph) {
     const lr__config *c = l->config;
     lr_status status = LR_OK;
@@ -182,8 +200,7 @@ static lr_status load_graph(loader *l, lr__graph *graph) {
         LR_TRY(head_rows(&l->q_rows, "q rows", c->heads, c->head_size));
         LR_TRY(head_rows(&l->k_rows, "k rows", c->key_value_heads, c->head_size));
     }
-    LR_TRY(load_param(l, "model.embed_tokens", "weight", c->vocabulary_size, c->hidden_size,
-                      &graph->embedding));
+    LR_TRY(load_embedding(l, &graph->embedding));
     for (int32_t i = 0; i < graph->block_count; i++) LR_TRY(load_block(l, &graph->blocks[i]));
     LR_TRY(load_param(l, "model.norm", "weight", c->hidden_size, 0, &graph->final_norm));
     if (c->is_tied && !json_object_get(l->modules, "lm_head"))

@@ -28,7 +28,7 @@ struct lr_session {
     lr__extents extents; /* the rules, resolved for this version of the graph */
     int64_t extents_version;
     float *frequencies;
-    int64_t step, next_input;
+    int64_t step;
     double seconds; /* of forwards, heads included */
     int32_t is_running;
 };
@@ -43,6 +43,7 @@ typedef struct lr__step {
     int64_t tokens;
     int32_t *ids, *positions;
     float *hidden; /* [tokens, hidden_size], after the final norm */
+    int64_t head_input; /* its input id */
     lr__evaluation evaluation;
     lr__arena_mark mark;
     lr_status status; /* of refreshing derived parameters */

@@ -1,4 +1,4 @@
-/* Linear modules from and to the "lowrank" section of config.json. */
+/* Linear modules from the "lowrank" section of config.json; model/save.h writes it. */
 #include "model/structure.h"
 
 #include <string.h>
@@ -7,31 +7,6 @@ void lr__param_cache_clear(lr__param_cache *cache) {
     for (size_t i = 0; i < cache->count; i++) lr__param_drop(cache->items[i]);
     lr__free(cache->items);
     memset(cache, 0, sizeof *cache);
-}
-
-static json_t *op_json(const lr__op *op) {
-    switch (op->kind) {
-    case LR__OP_MATRIX: return json_pack("{s:s}", "matrix", op->param->name);
-    case LR__OP_DIAGONAL: return json_pack("{s:s}", "diagonal", op->param->name);
-    case LR__OP_GATHER: return json_pack("{s:s}", "gather", op->index->name);
-    default:
-        return json_pack("{s:s, s:I}", "scatter", op->index->name, "size", (json_int_t)op->out);
-    }
-}
-
-lr_status lr__structure_write(json_t **out, const lr_linear *linear) {
-    json_t *terms = json_array();
-    for (int32_t t = 0; t < linear->term_count; t++) {
-        if (linear->terms[t].overlay) continue;
-        json_t *ops = json_array();
-        for (int32_t i = 0; i < linear->terms[t].count; i++)
-            json_array_append_new(ops, op_json(&linear->terms[t].ops[i]));
-        json_array_append_new(terms, json_pack("{s:f, s:o}", "scale",
-                                               (double)linear->terms[t].scale, "ops", ops));
-    }
-    *out = json_pack("{s:s?, s:o}", "bias", linear->bias ? linear->bias->name : NULL, "terms",
-                     terms);
-    return *out ? LR_OK : lr__nomem(sizeof(json_t));
 }
 
 static int is_weight_type(int32_t dtype) {

@@ -6,9 +6,6 @@
 #include "format/stored.h"
 #include "nn/linear.h"
 
-/* {"bias": name or null, "terms": [{"scale": s, "ops": [{"matrix": name}, ...]}]} */
-lr_status lr__structure_write(json_t **out, const lr_linear *linear);
-
 /* Parameters already made from stored tensors, so that tensors named twice are shared. */
 typedef struct lr__param_cache {
     lr__param **items;
@@ -21,7 +18,8 @@ void lr__param_cache_clear(lr__param_cache *cache);
 lr_status lr__param_of_stored(lr__param **out, const lr__stored_list *list, const char *name,
                               const char *scale_name, lr__param_cache *cache);
 
-/* Makes a module of known sizes from its JSON. */
+/* Makes a module of known sizes from its JSON,
+ * {"bias": name or null, "terms": [{"scale": s, "ops": [{"matrix": name}, ...]}]}. */
 lr_status lr__structure_read(lr_linear **out, lr_ctx *ctx, const char *name, int64_t outs,
                              int64_t ins, const json_t *json, const lr__stored_list *list,
                              lr__param_cache *cache);

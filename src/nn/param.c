@@ -45,6 +45,14 @@ done:
     return status;
 }
 
+lr_status lr__param_of_floats(lr__param **out, const char *name, float *numbers, int64_t rows,
+                              int64_t cols, int32_t ndim) {
+    lr__matrix matrix = {.dtype = LR_F32, .rows = rows, .cols = cols, .data = numbers};
+    lr_status status = param_begin(out, name, &matrix, ndim);
+    if (status >= 0) (*out)->owned = numbers;
+    return status;
+}
+
 lr_status lr__param_derived(lr__param **out, const char *name, int64_t rows, int64_t cols,
                             int32_t ndim, const lr__producer *producer) {
     lr_status status = lr__param_new(out, name, rows, cols, ndim);

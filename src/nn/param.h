@@ -34,6 +34,9 @@ lr_status lr__param_mapped(lr__param **out, const char *name, const lr__matrix *
 /* Memory of its own, uninitialised, to be filled through lr__param_floats by its maker. */
 lr_status lr__param_new(lr__param **out, const char *name, int64_t rows, int64_t cols,
                         int32_t ndim);
+/* Takes over aligned numbers (lr__new_aligned) on success. */
+lr_status lr__param_of_floats(lr__param **out, const char *name, float *numbers, int64_t rows,
+                              int64_t cols, int32_t ndim);
 /* A derived parameter of binary32 values; takes over `producer`. */
 lr_status lr__param_derived(lr__param **out, const char *name, int64_t rows, int64_t cols,
                             int32_t ndim, const lr__producer *producer);

@@ -111,7 +111,7 @@ def strings():
              "\u4e2d\u6587\u5b57\u7b26", "x" * 90 + "ththththth" * 12, "aaaa" * 30, "  12 345\t\n6 \u00bd\u2167 ",
              "".join(map(chr, range(128))), "Qa QQ \u00c3\u00c3 \x01Q", "0\u0661\U00011de0 7"]
     seen = [s.encode() for s in fixed] + [b"".join(BYTES)]
-    while len(seen) < 80:
+    while len(seen) < 70:
         text = nasty(specials, rng)
         if len(text) < 90:
             seen.append(text)

@@ -181,6 +181,59 @@ START_TEST(damping_is_bounded) {
 }
 END_TEST
 
+/* A singular Gram kept in binary32 needs real damping; what is reported stays undamped. */
+START_TEST(damping_leaves_the_norm_alone) {
+    int damped = 0;
+    for (int s = 0; s < 7; s++) {
+        fixture f = fixture_new(shapes[s], shapes[s].n < 7 ? 3 : 6, 0.5, 3);
+        lr__factor_basis *basis = NULL;
+        double total = 0;
+        for (int64_t i = 0; i < f.n * f.n; i++) f.gram[i] = (float)f.gram[i];
+        for (int64_t i = 0; i < f.m; i++)
+            for (int64_t j = 0; j < f.n; j++)
+                for (int64_t k = 0; k < f.n; k++)
+                    total += (double)f.weight[i * f.n + j] * f.gram[j * f.n + k] *
+                             (double)f.weight[i * f.n + k];
+        CHECK_OK(lr__factor_basis_new(&basis, &f.problem, LR__FACTOR_WHITEN));
+        damped += basis->damping >= 1e-7;
+        CHECK_NEAR(basis->total, total, 1e-12 * total);
+        for (int64_t r = 1; r <= basis->count; r++) {
+            lr__factors cut;
+            CHECK_OK(lr__factor_basis_cut(&cut, basis, &f.problem, r));
+            CHECK_NEAR(cut.predicted, cut.measured, 4e-8 * total);
+            lr__factors_clear(&cut);
+        }
+        lr__factor_basis_free(basis);
+        fixture_free(&f);
+    }
+    ck_assert_int_gt(damped, 0);
+}
+END_TEST
+
+/* Tokens that never vary: their rounding is no covariance, and the weight decides. */
+START_TEST(constant_inputs_have_no_covariance) {
+    for (int s = 0; s < SHAPES; s++) {
+        fixture f = fixture_new(shapes[s], 7, 1, 30);
+        lr__factor_basis *plain = NULL, *afm = NULL;
+        for (int64_t i = 0; i < f.n; i++)
+            for (int64_t k = 1; k < 7; k++) f.x[i * 7 + k] = f.x[i * 7];
+        fixture_moments(&f);
+        CHECK_OK(lr__factor_basis_new(&plain, &f.problem, LR__FACTOR_SVD));
+        CHECK_OK(lr__factor_basis_new(&afm, &f.problem, LR__FACTOR_AFM));
+        ck_assert_double_eq(afm->total, 0);
+        for (int64_t r = 1; r <= afm->count; r++) {
+            double *a = basis_approx(afm, 0, r), *b = basis_approx(plain, 0, r);
+            CHECK_NEAR(difference(a, b, f.m * f.n), 0, 1e-9);
+            free(a);
+            free(b);
+        }
+        lr__factor_basis_free(plain);
+        lr__factor_basis_free(afm);
+        fixture_free(&f);
+    }
+}
+END_TEST
+
 START_TEST(extreme_scales) {
     static const double scales[] = {1e-20, 1e20};
     for (int s = 0; s < 7; s++)
@@ -296,12 +349,13 @@ START_TEST(calls_that_make_no_sense) {
     CHECK_FAILS(lr__factor_basis_cut(&cut, basis, &asked, 1), LR_E_SHAPE, "its basis is of [6, 9]");
     ck_assert_ptr_null(cut.left);
     CHECK_FAILS(lr__factor_loss(&loss, &f.problem, 0, NULL, NULL), LR_E_INVALID, "rank 0");
+    lr__factor_basis_free(basis);
     asked = f.problem;
     asked.mean = NULL;
     asked.name = NULL;
     CHECK_FAILS(lr__factor_basis_new(&basis, &asked, LR__FACTOR_AFM), LR_E_INVALID,
                 "matrix: no mean");
-    lr__factor_basis_free(basis);
+    ck_assert_ptr_null(basis);
     fixture_free(&f);
 }
 END_TEST
@@ -410,6 +464,8 @@ Suite *factor_hard_suite(void) {
     tcase_add_loop_test(tests, ill_conditioned, 0, METHODS);
     tcase_add_loop_test(tests, whitening_is_accurate_under_outliers, 0, 2);
     tcase_add_test(tests, damping_is_bounded);
+    tcase_add_test(tests, damping_leaves_the_norm_alone);
+    tcase_add_test(tests, constant_inputs_have_no_covariance);
     tcase_add_loop_test(tests, extreme_scales, 0, METHODS);
     tcase_add_test(tests, factors_beyond_binary32);
     tcase_add_loop_test(tests, numbers_that_are_not_finite, 0, 3);

@@ -116,6 +116,16 @@ START_TEST(equal_shapes_share_equally) {
 }
 END_TEST
 
+/* Shares 25.3, 25.3, 25.3 and 7.59 leave 215: the largest shortfall is the last, of 60 a rank, and
+ * afterwards nothing else fits. By parameters instead of ranks the first would have won. */
+START_TEST(shortfall_is_counted_in_ranks) {
+    lr__rank_item items[4] = {{100, 100, 0}, {100, 100, 0}, {100, 100, 0}, {30, 30, 0}};
+    check_keep(items, 4, 0.506);
+    for (int i = 0; i < 3; i++) ck_assert_int_eq(items[i].rank, 25);
+    ck_assert_int_eq(items[3].rank, 10);
+}
+END_TEST
+
 /* Odd, tiny and very unequal shapes at random; the same twice. */
 START_TEST(random_shapes_keep_the_promises) {
     uint64_t state = 1;
@@ -244,6 +254,7 @@ Suite *ranks_suite(void) {
     tcase_add_test(tests, one_matrix_follows_the_formula);
     tcase_add_test(tests, tiny_llama_ranks);
     tcase_add_test(tests, equal_shapes_share_equally);
+    tcase_add_test(tests, shortfall_is_counted_in_ranks);
     tcase_add_test(tests, random_shapes_keep_the_promises);
     tcase_add_test(tests, budgets_are_decimal);
     tcase_add_test(tests, all_dense_from_one_on);

@@ -1,0 +1,162 @@
+/* lowrank compress: plan, collect, factorise, save. The plan comes before the statistics, which
+ * take long, so that a plan that cannot be met is refused at once. */
+#include "cli/keep.h"
+#include "cli/progress.h"
+#include "cli/samples.h"
+
+#include <string.h>
+
+static const char *const methods[] = {"pca", "whiten", "whiten-eig", "svd", "afm", NULL};
+enum { METHOD_SVD = 3 };
+
+typedef struct compression {
+    const char *out, *stats_path, *plan_path;
+    int32_t method, densify;
+    cli_keep keep;
+    cli_samples samples;
+    lr_model *model;
+    lr_stats *stats;
+    lr_plan *plan;
+    json_t *modules;
+    int32_t done;
+} compression;
+
+static int check(compression *c) {
+    int code;
+    TRY(keep_check(&c->keep, &c->plan_path));
+    if (c->stats_path && c->samples.texts.count)
+        return report_fail(CODE_USAGE, "--stats and --text: the statistics are there already, "
+                                       "expected one of the two");
+    if (!c->stats_path && c->method != METHOD_SVD) TRY(samples_check(&c->samples));
+    c->samples.match = c->keep.match;
+done:
+    return code;
+}
+
+static int make_plan(compression *c) {
+    int code;
+    if (!c->plan_path) return keep_plan(&c->keep, c->model, &c->plan);
+    TRY(report_status(lr_plan_open(&c->plan, c->model, c->plan_path), WHILE_READING));
+done:
+    return code;
+}
+
+static int get_stats(compression *c, cli_job *job) {
+    if (c->method == METHOD_SVD) return CODE_DONE;
+    if (!c->stats_path) return samples_collect(&c->samples, job, c->model, &c->stats);
+    return report_status(lr_stats_open(&c->stats, c->model, c->stats_path), WHILE_READING);
+}
+
+static int32_t note_module(const lr_compress_event *event, void *user) {
+    compression *c = user;
+    json_t *module = json_pack("{s:s,s:I,s:f,s:f,s:f}", "module", event->module, "rank",
+                               (json_int_t)event->rank, "predicted", event->predicted, "measured",
+                               event->measured, "total", event->total);
+    json_array_append_new(c->modules, module);
+    c->done++;
+    return progress_is_cancelled();
+}
+
+static int factorise(compression *c) {
+    lr_compress_opts opts;
+    int code;
+    lr_compress_opts_init(&opts, sizeof opts);
+    opts.method = methods[c->method];
+    TRY(report_status(lr_compress(c->model, c->plan, c->stats, &opts, note_module, c),
+                      WHILE_WORKING));
+    if (json_array_size(c->modules) != (size_t)c->done) code = report_nomem();
+done:
+    return code;
+}
+
+static int save(const compression *c, const cli_job *job) {
+    lr_save_opts opts;
+    lr_save_opts_init(&opts, sizeof opts);
+    opts.dtype = job_dtype(job);
+    opts.force = job->force;
+    opts.densify = c->densify;
+    return report_status(lr_model_save(c->model, c->out, &opts), WHILE_WRITING);
+}
+
+static int put_pair(json_t *result, const char *key, int64_t before, int64_t after) {
+    return report_put(
+        result, key,
+        json_pack("{s:I,s:I}", "before", (json_int_t)before, "after", (json_int_t)after));
+}
+
+/* What was written is opened again: the figures are those of the files. */
+static int put_sizes(const compression *c, cli_job *job, const lr_model_info *before) {
+    lr_model *written = NULL;
+    lr_model_info after = {.size = sizeof after};
+    json_t *result = job->result;
+    int code;
+    TRY(job_open(job, &written, c->out));
+    TRY(report_status(lr_model_get_info(written, &after), WHILE_WORKING));
+    TRY(put_pair(result, "parameters", before->parameters, after.parameters));
+    TRY(put_pair(result, "linear_parameters", before->linear_parameters, after.linear_parameters));
+    TRY(put_pair(result, "bytes", before->bytes, after.bytes));
+    TRY(report_real(result, "kept_linear",
+                    (double)after.linear_parameters / (double)before->linear_parameters));
+    TRY(report_real(result, "kept_model", (double)after.parameters / (double)before->parameters));
+    TRY(report_real(result, "kept_size", (double)after.bytes / (double)before->bytes));
+done:
+    lr_model_free(written);
+    return code;
+}
+
+static int run(compression *c, cli_job *job) {
+    lr_model_info before = {.size = sizeof before};
+    int code;
+    TRY(job_stage(job, "open"));
+    TRY(job_open(job, &c->model, job->model_path));
+    TRY(report_status(lr_model_get_info(c->model, &before), WHILE_WORKING));
+    TRY(job_stage(job, "plan"));
+    TRY(make_plan(c));
+    TRY(job_stage(job, "collect"));
+    TRY(get_stats(c, job));
+    TRY(job_stage(job, "factorise"));
+    TRY(factorise(c));
+    TRY(job_stage(job, "save"));
+    TRY(save(c, job));
+    TRY(put_sizes(c, job, &before));
+    TRY(report_put(job->result, "method", json_string(methods[c->method])));
+    TRY(report_count(job->result, "factorised", c->done));
+    TRY(report_put(job->result, "modules", json_incref(c->modules)));
+    TRY(report_put(job->result, "out", report_text(c->out, strlen(c->out))));
+    TRY(job_end_stages(job));
+done:
+    return code;
+}
+
+int command_compress(cli_job *job) {
+    compression c = {.samples = SAMPLES_DEFAULT};
+    int code;
+    const arg options[] = {
+        ARG("out", ARG_TEXT, &c.out, "DIR", "folder to write", .required = 1),
+        KEEP_OPTIONS(&c.keep),
+        ARG("plan", ARG_TEXT, &c.plan_path, "PLAN", "ranks from the command plan"),
+        ARG("method", ARG_CHOICE, &c.method, "NAME",
+            "pca, whiten or whiten-eig (least error of the outputs), svd (of the weights, needs no "
+            "text), afm (pca with a new bias) [default pca]",
+            .choices = methods),
+        ARG("stats", ARG_TEXT, &c.stats_path, "STATS", "statistics from collect, instead of texts"),
+        SAMPLES_OPTIONS(&c.samples),
+        ARG("densify", ARG_FLAG, &c.densify, NULL,
+            "multiply the factors out: a plain model of the old size, with the new numbers"),
+    };
+    TRY(JOB_BEGIN(job, options));
+    TRY(check(&c));
+    TRY(job_check_output(job, c.out));
+    c.modules = json_array();
+    if (!c.modules) TRY(report_nomem());
+    TRY(job_start(job));
+    TRY(run(&c, job));
+    TRY(job_report(job));
+done:
+    json_decref(c.modules);
+    lr_plan_free(c.plan);
+    lr_stats_free(c.stats);
+    lr_model_free(c.model);
+    samples_end(&c.samples);
+    return code;
+}

@@ -1,0 +1,42 @@
+/* The text that statistics are collected from: files with weights, and what the model writes. */
+#ifndef LR_CLI_SAMPLES_H
+#define LR_CLI_SAMPLES_H
+
+#include "cli/job.h"
+#include "cli/texts.h"
+
+typedef struct sample_text {
+    char *path;
+    double weight;
+    token_list tokens; /* whole windows only */
+} sample_text;
+
+typedef struct cli_samples {
+    arg_list texts;
+    double self_weight;
+    int32_t samples, window;
+    const char *match;
+    sample_text *items; /* texts.count of them */
+} cli_samples;
+
+#define SAMPLES_DEFAULT \
+    { .self_weight = 1, .samples = 64 }
+
+#define SAMPLES_OPTIONS(s)                                                                     \
+    ARG("text", ARG_LIST, &(s)->texts, "FILE[:WEIGHT]",                                        \
+        "text to learn from, with its weight beside the others [default 1]; may be repeated"), \
+        ARG("self-text", ARG_REAL, &(s)->self_weight, "W",                                     \
+            "weight of text that the model writes itself; 0 leaves it out [default 1]"),       \
+        ARG("samples", ARG_INT, &(s)->samples, "N",                                            \
+            "windows taken from the beginning of each text [default 64]", .least = 1),         \
+        ARG("window", ARG_INT, &(s)->window, "N",                                              \
+            "tokens of each window [default 512, or the model's context if that is shorter]",  \
+            .least = 2)
+
+/* Splits the weights off and refuses what could only fail later. */
+int samples_check(cli_samples *s);
+/* Collects everything into new statistics; what was read goes into the result. */
+int samples_collect(cli_samples *s, cli_job *job, const lr_model *model, lr_stats **out);
+void samples_end(cli_samples *s);
+
+#endif

@@ -1,0 +1,23 @@
+/* Text files as token ids. */
+#ifndef LR_CLI_TEXTS_H
+#define LR_CLI_TEXTS_H
+
+#include "cli/report.h"
+
+typedef struct token_list {
+    int32_t *ids; /* freed by the owner */
+    size_t count;
+} token_list;
+
+int texts_encode(token_list *out, const lr_tokenizer *tokenizer, const char *text, size_t bytes);
+/* The whole file is one text; an empty one is refused. */
+int texts_load(token_list *out, const lr_tokenizer *tokenizer, const char *path);
+/* Decodes without special tokens; `*text` is freed by the caller. */
+int texts_decode(char **text, size_t *bytes, const lr_tokenizer *tokenizer, const int32_t *ids,
+                 size_t count);
+int texts_tokenizer(const lr_model *model, const lr_tokenizer **out);
+
+/* `window`, or where it is 0 the usual 512, or less where the model's context is shorter. */
+int32_t texts_window(const lr_model *model, int32_t window);
+
+#endif

@@ -1,0 +1,253 @@
+/* Plans: a rank for each module, from a budget, from patterns, or from a file. */
+#include "compress/plan.h"
+
+#include "base/glob.h"
+#include "base/json.h"
+#include "base/opts.h"
+
+#include <math.h>
+#include <string.h>
+
+static const char default_pattern[] =
+    "model.layers.*.{self_attn.{q,k,v,o}_proj,mlp.{gate,up,down}_proj}";
+
+enum { PLAN_MOST = 64 << 20 };
+
+void lr_plan_opts_init(lr_plan_opts *opts, size_t size) {
+    lr_plan_opts defaults = {.size = sizeof defaults, .pattern = default_pattern};
+    lr__opts_defaults(opts, size, &defaults, sizeof defaults);
+}
+
+void lr_plan_free(lr_plan *plan) {
+    if (!plan) return;
+    for (int32_t i = 0; i < plan->count; i++) lr__free(plan->modules[i]);
+    lr__free(plan->modules);
+    lr__free(plan->items);
+    lr__free(plan);
+}
+
+/* All matched modules, dense. */
+static lr_status plan_of_modules(lr_plan **out, const lr_model *model, const char *pattern) {
+    lr_status status = LR_OK;
+    lr_plan *plan = NULL;
+    lr__graph *graph = lr__model_graph(model);
+    size_t count = (size_t)lr__graph_linear_count(graph);
+    LR_TRY(lr__new(&plan, 1, sizeof *plan));
+    LR_TRY(lr__new(&plan->modules, count, sizeof *plan->modules));
+    LR_TRY(lr__new(&plan->items, count, sizeof *plan->items));
+    for (size_t i = 0; i < count; i++) {
+        const lr_linear *linear = *lr__graph_linear(graph, (int32_t)i);
+        if (!lr__glob_match(pattern, linear->name)) continue;
+        LR_FAIL_IF(lr_linear_kind(linear) != LR_LINEAR_DENSE, LR_E_UNSUPPORTED,
+                   "%s: already factorised; plan from the dense model", linear->name);
+        LR_FAIL_IF(linear == graph->head && graph->origin->config.is_tied, LR_E_UNSUPPORTED,
+                   "lm_head: shares the embedding's numbers, so factors would add to them");
+        LR_TRY(lr__dup(&plan->modules[plan->count], linear->name));
+        plan->items[plan->count].out = linear->out;
+        plan->items[plan->count++].in = linear->in;
+    }
+    LR_FAIL_IF(!plan->count, LR_E_NOTFOUND, "%s: no linear module matches", pattern);
+    *out = plan;
+    plan = NULL;
+done:
+    lr__graph_drop(graph);
+    lr_plan_free(plan);
+    return status;
+}
+
+static lr_status spend_budget(lr_plan *plan, const lr_model *model, const lr_plan_opts *o) {
+    lr_model_info info = {.size = sizeof info};
+    int64_t dense, budget;
+    lr_status status = LR_OK;
+    LR_TRY(lr__ranks_dense(&dense, plan->items, plan->count));
+    if (o->keep > 0) {
+        LR_TRY(lr__ranks_budget(&budget, o->keep, dense));
+    } else {
+        LR_TRY(lr_model_get_info(model, &info));
+        LR_TRY(lr__ranks_budget(&budget, o->keep_model, info.parameters));
+        budget -= info.parameters - dense;
+        LR_FAIL_IF(budget < 1, LR_E_INVALID,
+                   "keep-model %g: what is not matched alone is %.3f of the model", o->keep_model,
+                   (double)(info.parameters - dense) / (double)info.parameters);
+    }
+    LR_TRY(lr__ranks_uniform(plan->items, plan->count, budget));
+done:
+    return status;
+}
+
+static lr_status check_rank(const char *module, const lr__rank_item *item, int64_t rank) {
+    int64_t most = item->out < item->in ? item->out : item->in;
+    if (rank >= 0 && rank <= most) return LR_OK;
+    return lr__fail(LR_E_INVALID, "%s: rank %lld, expected 1 to %lld, or 0 for dense", module,
+                    (long long)rank, (long long)most);
+}
+
+static lr_status apply_patterns(lr_plan *plan, const char *text) {
+    lr_status status = LR_OK;
+    json_t *ranks = NULL;
+    const char *pattern;
+    json_t *rank;
+    LR_TRY(lr__json_parse(&ranks, text, strlen(text), "ranks"));
+    LR_FAIL_IF(!json_is_object(ranks), LR_E_INVALID,
+               "ranks: expected an object of patterns to ranks, {\"q_proj\": 384}");
+    json_object_foreach(ranks, pattern, rank) {
+        int32_t found = 0;
+        LR_FAIL_IF(!lr__glob_is_valid(pattern) || !json_is_integer(rank), LR_E_INVALID,
+                   "ranks: \"%s\": expected a pattern and a whole number", pattern);
+        for (int32_t i = 0; i < plan->count; i++) {
+            if (!lr__glob_match(pattern, plan->modules[i])) continue;
+            LR_TRY(check_rank(plan->modules[i], &plan->items[i], json_integer_value(rank)));
+            plan->items[i].rank = json_integer_value(rank);
+            found = 1;
+        }
+        LR_FAIL_IF(!found, LR_E_NOTFOUND, "ranks: \"%s\": no linear module matches", pattern);
+    }
+done:
+    json_decref(ranks);
+    return status;
+}
+
+lr_status lr_plan_new(lr_plan **out, const lr_model *model, const lr_plan_opts *opts) {
+    lr_status status = LR_OK;
+    lr_plan_opts o;
+    lr_plan *plan = NULL;
+    if (!out || !model) return lr__fail(LR_E_INVALID, "lr_plan_new: out and model are needed");
+    *out = NULL;
+    lr_plan_opts_init(&o, sizeof o);
+    LR_TRY(lr__opts_merge(&o, sizeof o, opts, "lr_plan_opts"));
+    if (!o.pattern) o.pattern = default_pattern;
+    int32_t given = (o.keep != 0) + (o.keep_model != 0) + (o.ranks != NULL);
+    LR_FAIL_IF(given != 1, LR_E_INVALID, "plan: exactly one of keep, keep_model and ranks is needed");
+    LR_FAIL_IF(!o.ranks && !(o.keep > 0 || o.keep_model > 0), LR_E_INVALID,
+               "plan: keep %g, expected more than 0", o.keep != 0 ? o.keep : o.keep_model);
+    LR_FAIL_IF(!lr__glob_is_valid(o.pattern), LR_E_INVALID, "pattern \"%s\" is not well formed",
+               o.pattern);
+    LR_TRY(plan_of_modules(&plan, model, o.pattern));
+    LR_TRY(o.ranks ? apply_patterns(plan, o.ranks) : spend_budget(plan, model, &o));
+    *out = plan;
+    plan = NULL;
+done:
+    lr_plan_free(plan);
+    return status;
+}
+
+int32_t lr_plan_count(const lr_plan *plan) { return plan ? plan->count : 0; }
+
+const char *lr_plan_module(const lr_plan *plan, int32_t index) {
+    return plan && index >= 0 && index < plan->count ? plan->modules[index] : NULL;
+}
+
+int64_t lr_plan_rank(const lr_plan *plan, int32_t index) {
+    return plan && index >= 0 && index < plan->count ? plan->items[index].rank : -1;
+}
+
+lr_status lr_plan_set_rank(lr_plan *plan, const char *module, int64_t rank) {
+    if (!plan || !module) return lr__fail(LR_E_INVALID, "lr_plan_set_rank: plan and module");
+    for (int32_t i = 0; i < plan->count; i++)
+        if (!strcmp(plan->modules[i], module)) {
+            lr_status status = check_rank(module, &plan->items[i], rank);
+            if (status >= 0) plan->items[i].rank = rank;
+            return status;
+        }
+    return lr__fail(LR_E_NOTFOUND, "%s: not in the plan", module);
+}
+
+void lr_plan_parameters(const lr_plan *plan, int64_t *before, int64_t *after) {
+    *before = *after = 0;
+    for (int32_t i = 0; plan && i < plan->count; i++) {
+        const lr__rank_item *item = &plan->items[i];
+        *before += item->out * item->in;
+        *after += item->rank ? item->rank * (item->out + item->in) : item->out * item->in;
+    }
+}
+
+static lr_status plan_json(json_t **out, const lr_plan *plan) {
+    int64_t before, after;
+    json_t *ranks = json_object();
+    lr_plan_parameters(plan, &before, &after);
+    for (int32_t i = 0; i < plan->count; i++)
+        json_object_set_new(ranks, plan->modules[i], json_integer(plan->items[i].rank));
+    *out = json_pack("{s:s, s:i, s:{s:I, s:I}, s:o}", "format", "lowrank-plan", "version", 1,
+                     "parameters", "before", (json_int_t)before, "after", (json_int_t)after,
+                     "ranks", ranks);
+    return *out ? LR_OK : lr__nomem(sizeof(json_t));
+}
+
+lr_status lr_plan_save(const lr_plan *plan, const char *path, int32_t force) {
+    lr_status status = LR_OK;
+    json_t *json = NULL;
+    char *text = NULL;
+    lr__output output = {0};
+    if (!plan || !path) return lr__fail(LR_E_INVALID, "lr_plan_save: plan and path are needed");
+    LR_TRY(plan_json(&json, plan));
+    LR_TRY(lr__json_text(&text, json, 2));
+    LR_TRY(lr__output_begin(&output, path, 0, force));
+    LR_TRY(lr__file_write(output.staging, text, strlen(text)));
+    LR_TRY(lr__output_commit(&output));
+done:
+    lr__output_end(&output);
+    lr__free(text);
+    json_decref(json);
+    return status;
+}
+
+/* Keeps the modules that the file names. */
+static lr_status take_ranks(lr_plan *plan, const json_t *ranks, const char *path) {
+    int32_t kept = 0;
+    size_t found = 0;
+    lr_status status = LR_OK;
+    for (int32_t i = 0; i < plan->count; i++) {
+        const json_t *rank = json_object_get(ranks, plan->modules[i]);
+        char *module = plan->modules[i];
+        plan->modules[i] = NULL;
+        if (!rank) {
+            lr__free(module);
+            continue;
+        }
+        plan->modules[kept] = module;
+        plan->items[kept] = plan->items[i];
+        if (status >= 0 && !json_is_integer(rank))
+            status = lr__fail(LR_E_FORMAT, "%s: %s: the rank is not a whole number", path, module);
+        if (status >= 0) status = check_rank(module, &plan->items[kept], json_integer_value(rank));
+        plan->items[kept++].rank = json_integer_value(rank);
+        found++;
+    }
+    plan->count = kept;
+    if (status < 0 || found == json_object_size(ranks)) return status;
+    const char *name;
+    const json_t *unused;
+    json_object_foreach((json_t *)ranks, name, unused) {
+        int32_t i = 0;
+        (void)unused;
+        while (i < kept && strcmp(plan->modules[i], name)) i++;
+        if (i == kept)
+            return lr__fail(LR_E_NOTFOUND, "%s: %s: no such linear module to factorise", path,
+                            name);
+    }
+    return LR_OK;
+}
+
+lr_status lr_plan_open(lr_plan **out, const lr_model *model, const char *path) {
+    lr_status status = LR_OK;
+    lr_plan *plan = NULL;
+    json_t *json = NULL;
+    if (!out || !model || !path)
+        return lr__fail(LR_E_INVALID, "lr_plan_open: out, model and path are needed");
+    *out = NULL;
+    LR_TRY(lr__json_read(&json, path, PLAN_MOST));
+    const char *format = json_string_value(json_object_get(json, "format"));
+    const json_t *ranks = json_object_get(json, "ranks");
+    LR_FAIL_IF(!format || strcmp(format, "lowrank-plan") || !json_is_object(ranks), LR_E_FORMAT,
+               "%s: not a plan", path);
+    LR_FAIL_IF(json_integer_value(json_object_get(json, "version")) != 1, LR_E_UNSUPPORTED,
+               "%s: a plan of another version, expected 1", path);
+    LR_TRY(plan_of_modules(&plan, model, model->origin->config.is_tied ? "model.layers.*" : "*"));
+    LR_TRY(take_ranks(plan, ranks, path));
+    LR_FAIL_IF(!plan->count, LR_E_FORMAT, "%s: a plan without modules", path);
+    *out = plan;
+    plan = NULL;
+done:
+    json_decref(json);
+    lr_plan_free(plan);
+    return status;
+}

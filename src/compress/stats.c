@@ -1,0 +1,171 @@
+/* Statistics handles: which modules share which moments, and arithmetic on them. */
+#include "compress/stats.h"
+
+#include "base/glob.h"
+#include "base/opts.h"
+
+#include <math.h>
+#include <string.h>
+
+static const char default_pattern[] =
+    "model.layers.*.{self_attn.{q,k,v,o}_proj,mlp.{gate,up,down}_proj}";
+
+void lr_stats_opts_init(lr_stats_opts *opts, size_t size) {
+    lr_stats_opts defaults = {.size = sizeof defaults, .pattern = default_pattern};
+    lr__opts_defaults(opts, size, &defaults, sizeof defaults);
+}
+
+static lr_status list_modules(lr_stats *stats) {
+    lr__graph *graph = lr__model_graph(stats->model);
+    lr_status status = LR_OK;
+    int32_t count = lr__graph_linear_count(graph);
+    LR_TRY(lr__new(&stats->modules, (size_t)count, sizeof *stats->modules));
+    LR_TRY(lr__new(&stats->sizes, (size_t)count, sizeof *stats->sizes));
+    LR_TRY(lr__new(&stats->moments_of, (size_t)count, sizeof *stats->moments_of));
+    LR_TRY(lr__new(&stats->moments, (size_t)count, sizeof *stats->moments));
+    for (int32_t i = 0; i < count; i++) {
+        const lr_linear *linear = *lr__graph_linear(graph, i);
+        if (!lr__glob_match(stats->pattern, linear->name)) continue;
+        LR_TRY(lr__dup(&stats->modules[stats->module_count], linear->name));
+        stats->sizes[stats->module_count] = linear->in;
+        stats->moments_of[stats->module_count++] = -1;
+    }
+    LR_FAIL_IF(!stats->module_count, LR_E_NOTFOUND, "%s: no linear module matches",
+               stats->pattern);
+done:
+    lr__graph_drop(graph);
+    return status;
+}
+
+lr_status lr_stats_new(lr_stats **out, const lr_model *model, const lr_stats_opts *opts) {
+    lr_status status = LR_OK;
+    lr_stats_opts o;
+    lr_stats *stats = NULL;
+    if (!out || !model) return lr__fail(LR_E_INVALID, "lr_stats_new: out and model are needed");
+    *out = NULL;
+    lr_stats_opts_init(&o, sizeof o);
+    LR_TRY(lr__opts_merge(&o, sizeof o, opts, "lr_stats_opts"));
+    if (!o.pattern) o.pattern = default_pattern;
+    LR_FAIL_IF(!lr__glob_is_valid(o.pattern), LR_E_INVALID, "pattern \"%s\" is not well formed",
+               o.pattern);
+    LR_TRY(lr__new(&stats, 1, sizeof *stats));
+    stats->model = lr__model_keep(model);
+    LR_TRY(lr__dup(&stats->pattern, o.pattern));
+    LR_TRY(list_modules(stats));
+    *out = stats;
+    stats = NULL;
+done:
+    lr_stats_free(stats);
+    return status;
+}
+
+void lr_stats_free(lr_stats *stats) {
+    if (!stats) return;
+    lr__observers_free(stats);
+    for (int32_t i = 0; i < stats->module_count; i++) lr__free(stats->modules[i]);
+    for (int32_t i = 0; i < stats->moments_count; i++) {
+        lr__aligned_free(stats->moments[i].gram);
+        lr__free(stats->moments[i].sum);
+        lr__free(stats->moments[i].absolute);
+        lr__free(stats->moments[i].most);
+    }
+    lr__free(stats->modules);
+    lr__free(stats->sizes);
+    lr__free(stats->moments_of);
+    lr__free(stats->moments);
+    lr__free(stats->pattern);
+    lr__arena_clear(&stats->arena);
+    lr_model_free(stats->model);
+    lr__free(stats);
+}
+
+lr_status lr__stats_find(const lr_stats *stats, const char *module, int32_t *index) {
+    for (int32_t i = 0; i < stats->module_count; i++)
+        if (!strcmp(stats->modules[i], module)) {
+            *index = i;
+            return LR_OK;
+        }
+    return lr__fail(LR_E_NOTFOUND, "%s: no statistics of this module", module);
+}
+
+lr_status lr__stats_add_input(lr_stats *stats, int32_t index, int64_t input_id) {
+    lr__moments *m = &stats->moments[stats->moments_count];
+    lr_status status = LR_OK;
+    size_t size = (size_t)stats->sizes[index], packed = size * (size + 1) / 2;
+    memset(m, 0, sizeof *m);
+    m->size = stats->sizes[index];
+    m->last_input = input_id;
+    LR_TRY(lr__new_aligned(&m->gram, packed, sizeof(double)));
+    memset(m->gram, 0, packed * sizeof(double));
+    LR_TRY(lr__new(&m->sum, size, sizeof(double)));
+    LR_TRY(lr__new(&m->absolute, size, sizeof(double)));
+    LR_TRY(lr__new(&m->most, size, sizeof(double)));
+    stats->moments_of[index] = stats->moments_count++;
+    return LR_OK;
+done:
+    lr__aligned_free(m->gram);
+    lr__free(m->sum);
+    lr__free(m->absolute);
+    lr__free(m->most);
+    memset(m, 0, sizeof *m);
+    return status;
+}
+
+static void add_moments(lr__moments *to, const lr__moments *from, double weight) {
+    double scale = weight / from->weight;
+    size_t size = (size_t)to->size, packed = size * (size + 1) / 2;
+    for (size_t i = 0; i < packed; i++) to->gram[i] += scale * from->gram[i];
+    for (size_t i = 0; i < size; i++) {
+        to->sum[i] += scale * from->sum[i];
+        to->absolute[i] += scale * from->absolute[i];
+        if (from->most[i] > to->most[i]) to->most[i] = from->most[i];
+    }
+    to->tokens += from->tokens;
+    to->weight += weight;
+}
+
+static lr_status check_same_modules(const lr_stats *stats, const lr_stats *other) {
+    if (stats->module_count != other->module_count)
+        return lr__fail(LR_E_SHAPE, "statistics of %d modules, expected %d", other->module_count,
+                        stats->module_count);
+    for (int32_t i = 0; i < stats->module_count; i++)
+        if (strcmp(stats->modules[i], other->modules[i]) || stats->sizes[i] != other->sizes[i])
+            return lr__fail(LR_E_SHAPE, "statistics of %s [%lld], expected %s [%lld]",
+                            other->modules[i], (long long)other->sizes[i], stats->modules[i],
+                            (long long)stats->sizes[i]);
+    return LR_OK;
+}
+
+lr_status lr_stats_add(lr_stats *stats, const lr_stats *other, double weight) {
+    if (!stats || !other || stats == other || !(weight > 0) || !isfinite(weight))
+        return lr__fail(LR_E_INVALID, "lr_stats_add: two statistics and a positive weight needed");
+    lr_status status = check_same_modules(stats, other);
+    for (int32_t i = 0; status >= 0 && i < stats->module_count; i++) {
+        int32_t from = other->moments_of[i];
+        if (from < 0 || !(other->moments[from].weight > 0))
+            return lr__fail(LR_E_INVALID, "%s: no token was counted", other->modules[i]);
+        int32_t leader = 0; /* the first module that shares this input adds it, once */
+        while (other->moments_of[leader] != from) leader++;
+        if (leader == i && stats->moments_of[i] < 0) status = lr__stats_add_input(stats, i, -1);
+        else if (stats->moments_of[i] < 0) stats->moments_of[i] = stats->moments_of[leader];
+        if (status >= 0 && leader == i)
+            add_moments(&stats->moments[stats->moments_of[i]], &other->moments[from], weight);
+    }
+    return status;
+}
+
+int64_t lr_stats_tokens(const lr_stats *stats) {
+    return stats && stats->moments_count ? stats->moments[0].tokens : 0;
+}
+
+lr_status lr_stats_read(const lr_stats *stats, const char *module, double *gram, double *mean) {
+    int32_t index = 0;
+    if (!stats || !module)
+        return lr__fail(LR_E_INVALID, "lr_stats_read: statistics and a module are needed");
+    lr_status status = lr__stats_find(stats, module, &index);
+    if (status < 0) return status;
+    if (stats->moments_of[index] < 0 || !(stats->moments[stats->moments_of[index]].weight > 0))
+        return lr__fail(LR_E_INVALID, "%s: no token was counted", module);
+    lr__moments_read(&stats->moments[stats->moments_of[index]], gram, mean);
+    return LR_OK;
+}

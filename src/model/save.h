@@ -1,0 +1,83 @@
+/*
+ * Files out. The tensors of a folder or of one module are listed first, with the JSON that names
+ * them, and then streamed, a block of rows at a time.
+ *
+ * Types: matrices and vectors are written in the chosen type. LR_Q8_0 writes matrices as I8
+ * [out, in] with binary16 scales [out, ceil(in / 32)] (largest magnitude of 32 columns over 127)
+ * and vectors as F32; the embedding is such a matrix too, under "model.embed_tokens". Index maps
+ * are I32.
+ */
+#ifndef LR_MODEL_SAVE_H
+#define LR_MODEL_SAVE_H
+
+#include "base/json.h"
+#include "nn/linear.h"
+
+/* One tensor to write; where its numbers come from: at most one of param, linear and index, none
+ * means zeros. */
+typedef struct lr__outgoing {
+    char *name;
+    int32_t dtype; /* in the file; LR_I8 and its LR_F16 scales are made from the same source */
+    int32_t ndim, is_scales;
+    int64_t shape[2];
+    const lr__param *param; /* borrowed from the graph or the module that is saved */
+    lr_linear *linear;      /* owned: rows of its product */
+    const lr__index *index; /* borrowed */
+} lr__outgoing;
+
+typedef struct lr__outgoing_list {
+    lr_ctx *ctx;
+    int32_t dtype; /* LR_F32, LR_F16, LR_BF16 or LR_Q8_0 */
+    lr__outgoing *items;
+    size_t count, capacity;
+} lr__outgoing_list;
+
+void lr__outgoing_clear(lr__outgoing_list *list);
+/* NULL when the parameter or index is not listed yet. */
+const lr__outgoing *lr__outgoing_find(const lr__outgoing_list *list, const void *source);
+
+/* Each adds the tensor `<module>.<part>`, a matrix of LR_Q8_0 also its scales; the part of a
+ * matrix ends in "weight". */
+lr_status lr__outgoing_matrix(lr__outgoing_list *list, const char *module, const char *part,
+                              const lr__param *param);
+lr_status lr__outgoing_rows(lr__outgoing_list *list, const char *module, const char *part,
+                            const lr_linear *linear);
+/* A vector; `param` NULL: zeros. */
+lr_status lr__outgoing_vector(lr__outgoing_list *list, const char *module, const char *part,
+                              const lr__param *param, int64_t count);
+lr_status lr__outgoing_index(lr__outgoing_list *list, const char *module, const char *part,
+                             const lr__index *index);
+
+/* The module without the terms of adapters; owned. */
+lr_status lr__save_base(lr_linear **out, const lr_linear *linear);
+
+/* Adds the tensors of a module's base terms that are not listed yet, and makes the JSON of
+ * config.json's "modules" that names them. `densify` multiplies the chains out. */
+lr_status lr__outgoing_linear(json_t **structure, lr__outgoing_list *list, const lr_linear *linear,
+                              int densify);
+/* Writes items [first, first + count) as one safetensors file. LR_E_NUMERIC, the tensor named, for
+ * a number that is not finite or that the type cannot hold. */
+lr_status lr__outgoing_write(const lr__outgoing_list *list, size_t first, size_t count,
+                             const char *path, json_t *metadata);
+/* model.safetensors, or shards of at most `most` bytes (but for a larger tensor) with an index. */
+lr_status lr__outgoing_write_folder(const lr__outgoing_list *list, const char *folder,
+                                    uint64_t most);
+
+struct lr__graph;
+/* How a folder is going to look, decided module by module. */
+typedef struct lr__save_plan {
+    lr__outgoing_list tensors;
+    json_t *modules; /* of the "lowrank" section; empty: a plain model */
+    int32_t is_tied, attention_bias, output_bias, mlp_bias;
+} lr__save_plan;
+
+lr_status lr__save_plan_make(lr__save_plan *plan, const struct lr__graph *graph, int32_t dtype,
+                             int densify);
+void lr__save_plan_clear(lr__save_plan *plan);
+
+/* config.json: the source's, with the type, and the "lowrank" section where there is one. */
+lr_status lr__save_config(json_t **out, const struct lr__graph *graph, const lr__save_plan *plan);
+/* Tokenizer, chat template, generation config and licences of the source. */
+lr_status lr__save_companions(const struct lr__graph *graph, const char *folder);
+
+#endif

@@ -1,0 +1,107 @@
+/* Collecting statistics through public hooks and sessions, as a host would. */
+#include "compress/stats.h"
+#include "ctx/ctx.h"
+
+#include <lowrank/session.h>
+
+#include <math.h>
+
+enum { TOKENS_AT_ONCE = 2048, ROWS_MOST = 64 };
+
+struct lr__observer {
+    lr__observer *next;
+    lr_stats *stats;
+    double weight;
+};
+
+void lr__observers_free(lr_stats *stats) {
+    while (stats->observers) {
+        lr__observer *next = stats->observers->next;
+        lr__free(stats->observers);
+        stats->observers = next;
+    }
+}
+
+/* The first module of an input counts it; the others are found to share it. */
+static lr_status observe(const lr_hook_event *event, void *user) {
+    const lr__observer *observer = user;
+    lr_stats *stats = observer->stats;
+    int32_t index;
+    lr_status status = lr__stats_find(stats, event->module, &index);
+    if (status < 0) return status;
+    if (stats->moments_of[index] < 0) {
+        for (int32_t i = 0; i < stats->moments_count; i++)
+            if (stats->moments[i].last_input == event->input_id) {
+                stats->moments_of[index] = i;
+                return LR_OK;
+            }
+        status = lr__stats_add_input(stats, index, -1);
+        if (status < 0) return status;
+    }
+    lr__moments *m = &stats->moments[stats->moments_of[index]];
+    if (m->last_input == event->input_id) return LR_OK;
+    m->last_input = event->input_id;
+    return lr__moments_count(m, &stats->model->ctx->device, &stats->arena, event->input.data,
+                             event->input.shape[0], observer->weight);
+}
+
+lr_status lr_stats_attach(lr_stats *stats, lr_hooks *hooks, double weight) {
+    lr_status status;
+    lr__observer *observer = NULL;
+    if (!stats || !hooks || !(weight > 0) || !isfinite(weight))
+        return lr__fail(LR_E_INVALID, "lr_stats_attach: statistics, hooks and a positive weight");
+    status = lr__new(&observer, 1, sizeof *observer);
+    if (status < 0) return status;
+    observer->stats = stats;
+    observer->weight = weight;
+    observer->next = stats->observers;
+    stats->observers = observer;
+    return lr_hook_add(hooks, stats->pattern, LR_AFTER_FORWARD, observe, observer, NULL);
+}
+
+static lr_status run_windows(lr_stats *stats, lr_session *session, const int32_t *ids,
+                             int64_t windows, int32_t window, int32_t rows) {
+    lr_segment segments[ROWS_MOST];
+    for (int64_t w = 0; w < windows; w += rows) {
+        int32_t now = windows - w < rows ? (int32_t)(windows - w) : rows;
+        for (int32_t r = 0; r < now; r++) {
+            lr_segment segment = {r, window, ids + (w + r) * window};
+            segments[r] = segment;
+        }
+        lr_status status = lr_session_forward(session, segments, now, NULL);
+        if (status >= 0) status = lr__progress(stats->model->ctx, "collect", w + now, windows);
+        if (status < 0) return status;
+    }
+    return LR_OK;
+}
+
+lr_status lr_stats_collect(lr_stats *stats, const int32_t *ids, size_t count, int32_t window,
+                           double weight) {
+    lr_status status = LR_OK;
+    lr_hooks *hooks = NULL;
+    lr_session *session = NULL;
+    lr_session_opts opts;
+    if (!stats || !ids || window < 1 || !(weight > 0) || !isfinite(weight))
+        return lr__fail(LR_E_INVALID, "lr_stats_collect: window %d, weight %g", window, weight);
+    int64_t windows = (int64_t)(count / (size_t)window);
+    if (windows < 1)
+        return lr__fail(LR_E_INVALID, "the text of %zu tokens holds no window of %d", count,
+                        window);
+    int32_t rows = TOKENS_AT_ONCE / window;
+    rows = rows < 1 ? 1 : rows > ROWS_MOST ? ROWS_MOST : rows;
+    if (rows > windows) rows = (int32_t)windows;
+    LR_TRY(lr_hooks_new(&hooks));
+    LR_TRY(lr_stats_attach(stats, hooks, weight / (double)(windows * window)));
+    lr_session_opts_init(&opts, sizeof opts);
+    opts.rows = rows;
+    opts.positions = window;
+    opts.kind = LR_STEP_BATCH;
+    opts.no_cache = 1;
+    opts.hooks = hooks;
+    LR_TRY(lr_session_new(&session, stats->model, &opts));
+    LR_TRY(run_windows(stats, session, ids, windows, window, rows));
+done:
+    lr_session_free(session);
+    lr_hooks_free(hooks);
+    return status;
+}

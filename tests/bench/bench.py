@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""Speed against the machine's own limit and against peers, all in one run.
+
+Each round measures, one after the other: SGEMM, `lowrank eval`, transformers F32 on the same
+windows (where --peers names a Python that has it), batched sampling. The fastest of the rounds
+counts, the spread is kept beside it. Perplexities must agree to four digits. Prints the figures
+and appends them as one line to results.jsonl. The formulas stand in README.md beside this file.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def run(*words, **more):
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, **more)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, words))}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def evaluate(args):
+    out = run(args.command, "eval", args.model, "--text", args.text, "--window", args.window,
+              "--windows", args.windows, "--threads", args.threads, "--json", "--quiet")  # fmt: skip
+    return json.loads(out.splitlines()[-1])
+
+
+def evaluate_peer(args):
+    out = run(args.peers, HERE.parent / "golden/check_model.py", "ppl", args.model, args.text,
+              "--window", args.window, "--windows", args.windows, "--threads", args.threads)  # fmt: skip
+    found = json.loads(out)
+    return found["results"][0] | {k: found[k] for k in ("torch", "transformers")}
+
+
+def flops_per_token(info, window):
+    """Of the linears, the head and causal attention, forward only."""
+    head = info["vocabulary_size"] * info["hidden_size"]
+    pairs = (window + 1) / 2  # keys a token sees, on average
+    attention = 2 * info["layers"] * info["attention_heads"] * info["head_size"] * pairs
+    return 2 * (info["linear_parameters"] + head * (window - 1) / window + attention)
+
+
+def cpu():
+    with open("/proc/cpuinfo") as lines:
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def fastest(values):
+    return {"best": max(values), "worst": min(values), "rounds": len(values)}
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name in ("command", "build", "model", "text"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--peers", help="a Python with torch, transformers and gguf")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--window", type=int, default=512)
+    parser.add_argument("--windows", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=32)
+    args = parser.parse_args()
+    if not args.model or not args.text:
+        parser.error("say what to measure: make bench MODEL=model TEXT=file")
+    return args
+
+
+def measure(args):
+    build, ours, peers, sgemm, sampling = Path(args.build), [], [], [], []
+    for _ in range(args.rounds):
+        sgemm.append(float(run(build / "sgemm", args.threads)))
+        ours.append(evaluate(args))
+        if args.peers:
+            peers.append(evaluate_peer(args))
+        sampling.append(json.loads(run(build / "sampling", args.model, args.threads, args.rows, 64)))
+    return ours, peers, sgemm, sampling
+
+
+def main():
+    args = parse_arguments()
+    info = json.loads(run(args.command, "info", args.model, "--json").splitlines()[-1])
+    ours, peers, sgemm, sampling = measure(args)
+    rates = [result["tokens_per_second"] for result in ours]
+    sampled = [result["tokens_per_second"] for result in sampling]
+    share = max(rates) * flops_per_token(info, args.window) / max(sgemm)
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "commit": run("git", "-C", HERE, "describe", "--always", "--dirty"),
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "threads": args.threads,
+        "build": sampling[0]["build"],
+        "model": Path(args.model).name,
+        "text": Path(args.text).name,
+        "window": args.window,
+        "windows": ours[0]["windows"],
+        "perplexity": ours[0]["perplexity"],
+        "sgemm_flops": fastest(sgemm),
+        "eval_tokens_per_second": fastest(rates),
+        "eval_share_of_sgemm": share,
+        "sampling_rows": args.rows,
+        "sampling_tokens_per_second": fastest(sampled),
+    }
+    print(f"SGEMM 4096^3          {max(sgemm) / 1e9:8.1f} GFLOP/s on {args.threads} threads")
+    print(f"eval                  {max(rates):8.1f} tokens/s, {share:.0%} of SGEMM")
+    print(f"sampling, {args.rows:3} rows    {max(sampled):8.1f} tokens/s")
+    if peers:
+        theirs = [result["tokens_per_second"] for result in peers]
+        record["transformers_f32_tokens_per_second"] = fastest(theirs)
+        record["eval_over_transformers"] = max(rates) / max(theirs)
+        record["peers"] = {k: peers[0][k] for k in ("torch", "transformers")}
+        print(f"transformers F32      {max(theirs):8.1f} tokens/s, we are {max(rates) / max(theirs):.2f}x")
+        if abs(peers[0]["perplexity"] / ours[0]["perplexity"] - 1) > 1e-4:
+            sys.exit(f"perplexity {ours[0]['perplexity']}, transformers {peers[0]['perplexity']}")
+    else:
+        print("transformers F32       skipped: no PEERS=python given")
+    with open(HERE / "results.jsonl", "a") as history:
+        history.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()
