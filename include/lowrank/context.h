@@ -34,6 +34,9 @@ typedef struct lr_ctx_opts {
     uint64_t seed;           /**< of everything random; default 0 */
     int32_t threads;         /**< 0: what affinity and cgroup allow */
     int32_t reserved;        /**< 0 */
+    uint64_t memory;         /**< bytes of working memory to aim at, beside the model's files: fewer
+                                  tokens and matrices are worked on at once, never less than one
+                                  window or matrix; 0: what is fastest */
     lr_log_fn log;           /**< NULL: silent */
     void *log_user;          /**< given to log */
     lr_progress_fn progress; /**< NULL: none */

@@ -17,6 +17,8 @@ const char *lr__blas_build(void) {
     return names[build == PTHREAD || build == OPENMP ? build : SERIAL];
 }
 
+const char *lr__blas_config(void) { return openblas_get_config(); }
+
 void lr__blas_enter(void) {
     if (openblas_get_parallel() == OPENMP) {
         if (!caller_depth++) {

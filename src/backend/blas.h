@@ -15,6 +15,8 @@ void lr__blas_call_end(void);
 
 /* "pthread", "openmp" or "serial". */
 const char *lr__blas_build(void);
+/* Version and kernel, "OpenBLAS 0.3.21 ... SkylakeX MAX_THREADS=64". */
+const char *lr__blas_config(void);
 
 /* Y[m, n] = alpha X[m, k] W[n, k]' + beta Y, row-major, as one call. */
 void lr__blas_nt(int64_t m, int64_t n, int64_t k, float alpha, const float *x, int64_t ldx,

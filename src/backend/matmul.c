@@ -97,6 +97,10 @@ static void run_row_item(void *work, int64_t index, int32_t thread) {
         w = stored_floats(m, out);
         ldw = m->w->cols;
     } else lr__matrix_widen(j->kernels, m->w, out, outs, m->in, block, m->in);
+    if (m->scale == 1 && !m->accumulate) {
+        j->kernels->dot_tile(m->tokens, outs, m->in, m->x, m->ldx, w, ldw, m->y + out, m->ldy);
+        return;
+    }
     for (int64_t t = 0; t < m->tokens; t += ROW_TOKENS) {
         int64_t tokens = m->tokens - t < ROW_TOKENS ? m->tokens - t : ROW_TOKENS;
         j->kernels->dot_tile(tokens, outs, m->in, m->x + t * m->ldx, m->ldx, w, ldw, tile,

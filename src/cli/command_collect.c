@@ -13,7 +13,7 @@ int command_collect(cli_job *job) {
         ARG("out", ARG_TEXT, &out, "STATS", "file to write", .required = 1),
         SAMPLES_OPTIONS(&samples),
         ARG("match", ARG_TEXT, &samples.match, "PATTERN",
-            "modules to watch, such as 'mlp.*' or '{q,k}_proj' [default: the linears of each "
+            "modules to watch, such as '*.mlp.*' or '{q,k}_proj' [default: the linears of each "
             "block]"),
     };
     TRY(JOB_BEGIN(job, options));

@@ -29,7 +29,9 @@ int job_begin(cli_job *job, const arg *options, size_t count) {
             "number type of written weights: f32, bf16, f16 or q8_0 [default bf16]",
             .choices = dtype_names),
         ARG("memory", ARG_BYTES, &job->memory, "SIZE",
-            "most memory to work with, such as 800M or 4G [default: what is needed]"),
+            "working memory to aim at, beside the model's files, such as 800M or 4G [default: what "
+            "is "
+            "fastest]"),
         ARG("force", ARG_FLAG, &job->force, NULL, "replace an output that exists"),
         ARG("quiet", ARG_FLAG, &job->quiet, NULL, "no progress and no messages but errors"),
         ARG("json", ARG_FLAG, &job->json, NULL, "print the result as one JSON object"),
@@ -39,7 +41,7 @@ int job_begin(cli_job *job, const arg *options, size_t count) {
     arg all[JOB_OPTIONS];
     arg_table table = {all, (int32_t)count + COMMON};
     int code;
-    memcpy(all, options, count * sizeof *all);
+    if (count) memcpy(all, options, count * sizeof *all);
     memcpy(all + count, common, sizeof common);
     job->dtype = DTYPE_DEFAULT;
     TRY(args_parse(table, job->argc, job->argv, &job->model_path));
@@ -57,6 +59,7 @@ int job_start(cli_job *job) {
     lr_ctx_opts_init(&opts, sizeof opts);
     opts.threads = job->threads;
     opts.seed = job->seed;
+    opts.memory = job->memory;
     opts.progress = progress_report;
     if (!job->quiet) {
         opts.log = report_log;

@@ -18,7 +18,7 @@ typedef struct cli_keep {
             "ranks by hand: a JSON object of patterns, such as '{\"q_proj\": 96}', the path of a " \
             "file that holds one, or one number for all"),                                         \
         ARG("match", ARG_TEXT, &(k)->match, "PATTERN",                                             \
-            "modules that may change, such as 'mlp.*' or '{q,k}_proj' [default: the linears of "   \
+            "modules that may change, such as '*.mlp.*' or '{q,k}_proj' [default: the linears of " \
             "each block]")
 
 /* Exactly one of --keep, --keep-model, --ranks and, where `plan` is not NULL, --plan. */

@@ -16,7 +16,7 @@ static volatile sig_atomic_t cancelled;
 
 static struct {
     int form, drawn;
-    const char *label;
+    char label[64];
     int32_t rounds, round;
     int64_t done;
     double began, shown;
@@ -51,7 +51,7 @@ void progress_hide(void) {
 
 void progress_stage(const char *label, int32_t rounds) {
     progress_clear();
-    now.label = label;
+    snprintf(now.label, sizeof now.label, "%s", label ? label : "");
     now.rounds = rounds > 0 ? rounds : 1;
     now.round = 0;
     now.done = 0;
@@ -95,7 +95,7 @@ int32_t progress_report(const char *stage, int64_t done, int64_t total, void *us
     now.done = done;
     if (now.form != HIDDEN && time - now.shown >= least_seconds[now.form]) {
         double share = total > 0 ? (now.round + (double)done / (double)total) / now.rounds : 0;
-        draw(now.label ? now.label : stage, share < 1 ? share : 1, time - now.began);
+        draw(now.label[0] ? now.label : stage, share < 1 ? share : 1, time - now.began);
         now.shown = time;
     }
     return progress_is_cancelled();

@@ -26,14 +26,14 @@ static void print_bytes(int64_t value) {
     printf(unit ? "%.1f %s" : "%.0f %s", size, units[unit]);
 }
 
-static void print_real(double value) {
-    if (fabs(value) >= 1000 && fabs(value) < 1e15)
+static void print_real(const char *key, double value) {
+    if (strstr(key, "seconds"))
+        printf("%.3f s", value);
+    else if (fabs(value) >= 1000 && fabs(value) < 1e15)
         print_count((int64_t)llround(value));
     else
         printf("%.5g", value);
 }
-
-static int is_bytes(const char *key) { return strstr(key, "bytes") != NULL; }
 
 static void print_indent(int depth) { printf("%*s", depth * 2, ""); }
 
@@ -53,20 +53,29 @@ static void print_text(const char *text, size_t length, int depth) {
 }
 
 static void print_scalar(const char *key, const json_t *value, int depth) {
-    if (json_is_integer(value) && is_bytes(key))
+    if (json_is_integer(value) && strstr(key, "bytes"))
         print_bytes(json_integer_value(value));
     else if (json_is_integer(value))
         print_count(json_integer_value(value));
     else if (json_is_real(value))
-        print_real(json_real_value(value));
+        print_real(key, json_real_value(value));
     else if (json_is_string(value))
         print_text(json_string_value(value), json_string_length(value), depth);
     else
         fputs(json_is_true(value) ? "yes" : json_is_false(value) ? "no" : "none", stdout);
 }
 
-static int is_simple(const json_t *value) {
-    return !json_is_object(value) && !json_is_array(value);
+static int is_pair(const json_t *value) {
+    return json_object_size(value) == 2 && json_object_get(value, "before") &&
+           json_object_get(value, "after");
+}
+
+/* Whether the value begins on the line after its key. */
+static int stands_below(const json_t *value) {
+    if (json_is_string(value))
+        return memchr(json_string_value(value), '\n', json_string_length(value)) != NULL;
+    if (json_is_array(value)) return json_is_string(json_array_get(value, 0));
+    return json_is_object(value) && json_object_size(value) <= MEMBERS_SHOWN && !is_pair(value);
 }
 
 /* Ids are names, not quantities: no separators. */
@@ -77,7 +86,7 @@ static void print_numbers(const json_t *array) {
     if (count > NUMBERS_SHOWN) printf(" ... (%zu in all; --json prints every one)", count);
 }
 
-static void print_members(const json_t *object, int depth);
+static void print_members(const json_t *object, const char *unit, int depth);
 
 static void print_list(const char *key, const json_t *array, int depth) {
     size_t count = json_array_size(array), texts = 0, numbers = 0;
@@ -85,7 +94,9 @@ static void print_list(const char *key, const json_t *array, int depth) {
         texts += json_is_string(json_array_get(array, i));
         numbers += json_is_integer(json_array_get(array, i));
     }
-    if (numbers == count) {
+    if (count == 0) {
+        fputs("none", stdout);
+    } else if (numbers == count) {
         print_numbers(array);
     } else if (texts == count) {
         for (size_t i = 0; i < count; i++) {
@@ -102,11 +113,15 @@ static void print_list(const char *key, const json_t *array, int depth) {
 static void print_value(const char *key, const json_t *value, int depth) {
     if (json_is_array(value)) {
         print_list(key, value, depth);
+    } else if (is_pair(value)) {
+        print_scalar(key, json_object_get(value, "before"), depth);
+        fputs(" -> ", stdout);
+        print_scalar(key, json_object_get(value, "after"), depth);
     } else if (json_object_size(value) > MEMBERS_SHOWN) {
         printf("%zu, listed with --json", json_object_size(value));
     } else if (json_is_object(value)) {
         putchar('\n');
-        print_members(value, depth + 1);
+        print_members(value, key, depth + 1);
         return;
     } else {
         print_scalar(key, value, depth);
@@ -120,7 +135,7 @@ static int widest(const json_t *object) {
     json_t *value;
     json_object_foreach((json_t *)object, key, value) {
         int length = (int)strlen(key);
-        if (is_simple(value) && length > width && length <= KEY_WIDTH) width = length;
+        if (!stands_below(value) && length > width && length <= KEY_WIDTH) width = length;
     }
     return width;
 }
@@ -133,30 +148,23 @@ static int print_key(const char *key) {
     return length;
 }
 
-/* Whether the value begins on the line after its key. */
-static int stands_below(const json_t *value) {
-    if (json_is_string(value))
-        return memchr(json_string_value(value), '\n', json_string_length(value)) != NULL;
-    if (json_is_array(value)) return json_is_string(json_array_get(value, 0));
-    return json_is_object(value) && json_object_size(value) <= MEMBERS_SHOWN;
-}
-
-static void print_members(const json_t *object, int depth) {
+/* `unit` is the key of the object: in "seconds" every member is in seconds. */
+static void print_members(const json_t *object, const char *unit, int depth) {
     int width = widest(object);
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)object, key, value) {
         print_indent(depth);
         int length = print_key(key);
-        if (!stands_below(value))
-            printf("%*s", 1 + (length < width ? width - length : 0), "");
-        print_value(key, value, depth);
+        if (!stands_below(value)) printf("%*s", 1 + (length < width ? width - length : 0), "");
+        int is_inherited = strstr(unit, "seconds") || strstr(unit, "bytes");
+        print_value(is_inherited ? unit : key, value, depth);
     }
 }
 
 int report_print(const json_t *result, int as_json) {
     if (!as_json) {
-        print_members(result, 0);
+        print_members(result, "", 0);
     } else {
         /* 15 digits name every result beyond its accuracy and read as people write numbers. */
         if (json_dumpf(result, stdout, JSON_REAL_PRECISION(15)) && !ferror(stdout))

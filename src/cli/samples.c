@@ -4,6 +4,7 @@
 
 #include "cli/progress.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,7 +75,10 @@ static int collect_files(cli_samples *s, json_t *result, lr_stats *stats) {
     int code = texts ? report_put(result, "texts", texts) : report_nomem();
     for (int32_t i = 0; i < s->texts.count && !code; i++) {
         sample_text *item = &s->items[i];
-        progress_stage(item->path, 1);
+        const char *base = strrchr(item->path, '/');
+        char label[48];
+        snprintf(label, sizeof label, "collect %s", base ? base + 1 : item->path);
+        progress_stage(label, 1);
         TRY(report_status(
             lr_stats_collect(stats, item->tokens.ids, item->tokens.count, s->window, item->weight),
             WHILE_WORKING));
@@ -93,10 +97,10 @@ static int collect_self(const cli_samples *s, json_t *result, const lr_model *mo
     json_t *about = json_object();
     int code = ids && about ? CODE_DONE : report_nomem();
     if (code) goto done;
-    progress_stage("writing self-text", (s->samples + SELF_TEXT_ROWS - 1) / SELF_TEXT_ROWS);
+    progress_stage("write self-text", (s->samples + SELF_TEXT_ROWS - 1) / SELF_TEXT_ROWS);
     TRY(report_status(lr_self_text(model, SELF_TEXT_SEED, s->samples, s->window, ids),
                       WHILE_WORKING));
-    progress_stage("self-text", 1);
+    progress_stage("collect self-text", 1);
     TRY(report_status(lr_stats_collect(stats, ids, count, s->window, s->self_weight),
                       WHILE_WORKING));
     TRY(report_real(about, "weight", s->self_weight));

@@ -20,10 +20,12 @@ void lr_compress_opts_init(lr_compress_opts *opts, size_t size) {
     lr__opts_defaults(opts, size, &defaults, sizeof defaults);
 }
 
-static const struct { const char *name; int32_t method; } methods[] = {
-    {"svd", LR__FACTOR_SVD},         {"whiten", LR__FACTOR_WHITEN},
-    {"whiten-eig", LR__FACTOR_WHITEN_EIG}, {"pca", LR__FACTOR_PCA},
-    {"afm", LR__FACTOR_AFM},
+static const struct {
+    const char *name;
+    int32_t method;
+} methods[] = {
+    {"svd", LR__FACTOR_SVD}, {"whiten", LR__FACTOR_WHITEN}, {"whiten-eig", LR__FACTOR_WHITEN_EIG},
+    {"pca", LR__FACTOR_PCA}, {"afm", LR__FACTOR_AFM},
 };
 
 static lr_status find_method(const char *name, int32_t *method) {
@@ -107,8 +109,10 @@ static lr_status linear_of(lr_linear **out, task *t) {
     lr__factors *f = &t->factors;
     LR_TRY(param_of(&left, linear->name, "left.weight", &f->left, linear->out, f->rank, 2));
     LR_TRY(param_of(&right, linear->name, "right.weight", &f->right, f->rank, linear->in, 2));
-    if (f->bias) LR_TRY(param_of(&bias, linear->name, "bias", &f->bias, linear->out, 1, 1));
-    else bias = lr__param_keep(linear->bias);
+    if (f->bias)
+        LR_TRY(param_of(&bias, linear->name, "bias", &f->bias, linear->out, 1, 1));
+    else
+        bias = lr__param_keep(linear->bias);
     LR_TRY(lr__linear_low_rank(out, linear->ctx, linear->name, left, right, bias));
 done:
     lr__param_drop(left);
@@ -143,10 +147,9 @@ static lr_status prepare(work *w, task *t, const char *module, int64_t rank) {
     int32_t index = 0;
     status = lr__stats_find(w->stats, module, &index);
     if (status < 0) return status;
-    int32_t moments = w->stats->moments_of[index];
-    if (moments < 0 || !(w->stats->moments[moments].weight > 0))
-        return lr__fail(LR_E_INVALID, "%s: no token was counted", module);
-    t->moments = &w->stats->moments[moments];
+    status = lr__stats_check_counted(w->stats, index);
+    if (status < 0) return status;
+    t->moments = &w->stats->moments[w->stats->moments_of[index]];
     if (t->moments->size != linear->in)
         return lr__fail(LR_E_SHAPE, "%s: statistics of %lld inputs, expected %lld", module,
                         (long long)t->moments->size, (long long)linear->in);
@@ -196,7 +199,8 @@ static void clear_tasks(work *w, int32_t count) {
 
 static lr_status run_plan(work *w) {
     lr_status status = LR_OK;
-    int32_t at_once = lr_ctx_threads(w->model->ctx) * MODULES_EACH_THREAD, filled = 0;
+    int32_t at_once = w->model->ctx->opts.memory ? 1 : MODULES_EACH_THREAD, filled = 0;
+    at_once *= lr_ctx_threads(w->model->ctx);
     LR_TRY(lr__new(&w->tasks, (size_t)at_once, sizeof *w->tasks));
     for (int32_t i = 0; i < w->plan->count; i++) w->total += w->plan->items[i].rank > 0;
     for (int32_t i = 0; i < w->plan->count; i++) {

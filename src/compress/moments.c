@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK_TOKENS = 512, TILE = 384, SMALL_TILE = 192 };
+enum { CHUNK_TOKENS = 512, TILE = 384, SMALL_TILE = 192, CHANNELS = 64 };
 
 typedef struct job {
     lr__moments *moments;
@@ -59,10 +59,13 @@ static void fold_item(void *work, int64_t index, int32_t thread) {
     }
 }
 
-static void fold_channels(const job *j) {
+static void fold_channels(void *work, int64_t index, int32_t thread) {
+    (void)thread;
+    const job *j = work;
     lr__moments *m = j->moments;
+    int64_t begin = index * CHANNELS, end = begin + CHANNELS < m->size ? begin + CHANNELS : m->size;
     for (int64_t t = 0; t < j->tokens; t++)
-        for (int64_t i = 0; i < m->size; i++) {
+        for (int64_t i = begin; i < end; i++) {
             double x = j->wide[t * m->size + i], size = fabs(x);
             m->sum[i] += j->weight * x;
             m->absolute[i] += j->weight * size;
@@ -77,13 +80,13 @@ static lr_status fold_chunk(job *j, const lr__device *device, lr__arena *arena) 
     j->tile = across * (across + 1) / 2 < 2 * threads ? SMALL_TILE : TILE;
     across = (n + j->tile - 1) / j->tile;
     LR_TRY(lr__arena_take(arena, &j->wide, (size_t)(j->tokens * n), sizeof(double)));
-    LR_TRY(lr__arena_take(arena, &j->scratch, (size_t)(threads * j->tile * j->tile),
-                          sizeof(double)));
+    LR_TRY(
+        lr__arena_take(arena, &j->scratch, (size_t)(threads * j->tile * j->tile), sizeof(double)));
     lr__blas_enter();
     lr__pool_run(device->pool, j->tokens, widen_item, j);
     lr__pool_run(device->pool, across * (across + 1) / 2, fold_item, j);
     lr__blas_leave();
-    fold_channels(j);
+    lr__pool_run(device->pool, (n + CHANNELS - 1) / CHANNELS, fold_channels, j);
 done:
     return status;
 }

@@ -117,7 +117,8 @@ lr_status lr_plan_new(lr_plan **out, const lr_model *model, const lr_plan_opts *
     LR_TRY(lr__opts_merge(&o, sizeof o, opts, "lr_plan_opts"));
     if (!o.pattern) o.pattern = default_pattern;
     int32_t given = (o.keep != 0) + (o.keep_model != 0) + (o.ranks != NULL);
-    LR_FAIL_IF(given != 1, LR_E_INVALID, "plan: exactly one of keep, keep_model and ranks is needed");
+    LR_FAIL_IF(given != 1, LR_E_INVALID,
+               "plan: exactly one of keep, keep_model and ranks is needed");
     LR_FAIL_IF(!o.ranks && !(o.keep > 0 || o.keep_model > 0), LR_E_INVALID,
                "plan: keep %g, expected more than 0", o.keep != 0 ? o.keep : o.keep_model);
     LR_FAIL_IF(!lr__glob_is_valid(o.pattern), LR_E_INVALID, "pattern \"%s\" is not well formed",
@@ -164,12 +165,15 @@ void lr_plan_parameters(const lr_plan *plan, int64_t *before, int64_t *after) {
 static lr_status plan_json(json_t **out, const lr_plan *plan) {
     int64_t before, after;
     json_t *ranks = json_object();
+    int failed = !ranks;
     lr_plan_parameters(plan, &before, &after);
     for (int32_t i = 0; i < plan->count; i++)
-        json_object_set_new(ranks, plan->modules[i], json_integer(plan->items[i].rank));
-    *out = json_pack("{s:s, s:i, s:{s:I, s:I}, s:o}", "format", "lowrank-plan", "version", 1,
-                     "parameters", "before", (json_int_t)before, "after", (json_int_t)after,
-                     "ranks", ranks);
+        failed |= json_object_set_new(ranks, plan->modules[i], json_integer(plan->items[i].rank));
+    if (!failed)
+        *out = json_pack("{s:s, s:i, s:{s:I, s:I}, s:O}", "format", "lowrank-plan", "version", 1,
+                         "parameters", "before", (json_int_t)before, "after", (json_int_t)after,
+                         "ranks", ranks);
+    json_decref(ranks);
     return *out ? LR_OK : lr__nomem(sizeof(json_t));
 }
 

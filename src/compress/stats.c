@@ -30,8 +30,7 @@ static lr_status list_modules(lr_stats *stats) {
         stats->sizes[stats->module_count] = linear->in;
         stats->moments_of[stats->module_count++] = -1;
     }
-    LR_FAIL_IF(!stats->module_count, LR_E_NOTFOUND, "%s: no linear module matches",
-               stats->pattern);
+    LR_FAIL_IF(!stats->module_count, LR_E_NOTFOUND, "%s: no linear module matches", stats->pattern);
 done:
     lr__graph_drop(graph);
     return status;
@@ -88,6 +87,12 @@ lr_status lr__stats_find(const lr_stats *stats, const char *module, int32_t *ind
     return lr__fail(LR_E_NOTFOUND, "%s: no statistics of this module", module);
 }
 
+lr_status lr__stats_check_counted(const lr_stats *stats, int32_t index) {
+    int32_t moments = stats->moments_of[index];
+    if (moments >= 0 && stats->moments[moments].weight > 0) return LR_OK;
+    return lr__fail(LR_E_INVALID, "%s: no token was counted", stats->modules[index]);
+}
+
 lr_status lr__stats_add_input(lr_stats *stats, int32_t index, int64_t input_id) {
     lr__moments *m = &stats->moments[stats->moments_count];
     lr_status status = LR_OK;
@@ -124,33 +129,51 @@ static void add_moments(lr__moments *to, const lr__moments *from, double weight)
     to->weight += weight;
 }
 
-static lr_status check_same_modules(const lr_stats *stats, const lr_stats *other) {
+/* The first module that reads the same input. */
+static int32_t leader_of(const lr_stats *stats, int32_t index) {
+    int32_t i = 0;
+    while (stats->moments_of[i] != stats->moments_of[index]) i++;
+    return i;
+}
+
+/* The same modules, all of them counted, and the same of them share an input. */
+static lr_status check_addend(const lr_stats *stats, const lr_stats *other) {
     if (stats->module_count != other->module_count)
         return lr__fail(LR_E_SHAPE, "statistics of %d modules, expected %d", other->module_count,
                         stats->module_count);
-    for (int32_t i = 0; i < stats->module_count; i++)
+    for (int32_t i = 0; i < stats->module_count; i++) {
         if (strcmp(stats->modules[i], other->modules[i]) || stats->sizes[i] != other->sizes[i])
             return lr__fail(LR_E_SHAPE, "statistics of %s [%lld], expected %s [%lld]",
                             other->modules[i], (long long)other->sizes[i], stats->modules[i],
                             (long long)stats->sizes[i]);
+        lr_status status = lr__stats_check_counted(other, i);
+        if (status < 0) return status;
+        if (stats->moments_of[i] >= 0 && leader_of(stats, i) != leader_of(other, i))
+            return lr__fail(LR_E_SHAPE, "%s: shares its input with %s, expected %s",
+                            stats->modules[i], other->modules[leader_of(other, i)],
+                            stats->modules[leader_of(stats, i)]);
+    }
     return LR_OK;
 }
 
 lr_status lr_stats_add(lr_stats *stats, const lr_stats *other, double weight) {
+    lr_status status = LR_OK;
     if (!stats || !other || stats == other || !(weight > 0) || !isfinite(weight))
         return lr__fail(LR_E_INVALID, "lr_stats_add: two statistics and a positive weight needed");
-    lr_status status = check_same_modules(stats, other);
-    for (int32_t i = 0; status >= 0 && i < stats->module_count; i++) {
-        int32_t from = other->moments_of[i];
-        if (from < 0 || !(other->moments[from].weight > 0))
-            return lr__fail(LR_E_INVALID, "%s: no token was counted", other->modules[i]);
-        int32_t leader = 0; /* the first module that shares this input adds it, once */
-        while (other->moments_of[leader] != from) leader++;
-        if (leader == i && stats->moments_of[i] < 0) status = lr__stats_add_input(stats, i, -1);
-        else if (stats->moments_of[i] < 0) stats->moments_of[i] = stats->moments_of[leader];
-        if (status >= 0 && leader == i)
-            add_moments(&stats->moments[stats->moments_of[i]], &other->moments[from], weight);
+    LR_TRY(check_addend(stats, other));
+    for (int32_t i = 0; i < stats->module_count; i++) {
+        if (stats->moments_of[i] >= 0) continue;
+        int32_t leader = leader_of(other, i);
+        if (leader == i)
+            LR_TRY(lr__stats_add_input(stats, i, -1));
+        else
+            stats->moments_of[i] = stats->moments_of[leader];
     }
+    for (int32_t i = 0; i < stats->module_count; i++)
+        if (leader_of(other, i) == i)
+            add_moments(&stats->moments[stats->moments_of[i]],
+                        &other->moments[other->moments_of[i]], weight);
+done:
     return status;
 }
 
@@ -163,9 +186,7 @@ lr_status lr_stats_read(const lr_stats *stats, const char *module, double *gram,
     if (!stats || !module)
         return lr__fail(LR_E_INVALID, "lr_stats_read: statistics and a module are needed");
     lr_status status = lr__stats_find(stats, module, &index);
-    if (status < 0) return status;
-    if (stats->moments_of[index] < 0 || !(stats->moments[stats->moments_of[index]].weight > 0))
-        return lr__fail(LR_E_INVALID, "%s: no token was counted", module);
-    lr__moments_read(&stats->moments[stats->moments_of[index]], gram, mean);
-    return LR_OK;
+    if (status >= 0) status = lr__stats_check_counted(stats, index);
+    if (status >= 0) lr__moments_read(&stats->moments[stats->moments_of[index]], gram, mean);
+    return status;
 }

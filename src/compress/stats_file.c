@@ -19,19 +19,24 @@ static int32_t leader_of(const lr_stats *stats, int32_t moments) {
     return i;
 }
 
+/* NULL when memory is out, as Jansson has it. */
 static json_t *describe_inputs(const lr_stats *stats) {
     json_t *inputs = json_array();
-    for (int32_t m = 0; m < stats->moments_count; m++) {
+    int failed = !inputs;
+    for (int32_t m = 0; !failed && m < stats->moments_count; m++) {
+        const lr__moments *moments = &stats->moments[m];
         json_t *modules = json_array();
         for (int32_t i = 0; i < stats->module_count; i++)
             if (stats->moments_of[i] == m)
-                json_array_append_new(modules, json_string(stats->modules[i]));
-        json_array_append_new(
-            inputs, json_pack("{s:o, s:I, s:f}", "modules", modules, "tokens",
-                              (json_int_t)stats->moments[m].tokens, "weight",
-                              stats->moments[m].weight));
+                failed |= json_array_append_new(modules, json_string(stats->modules[i]));
+        failed |= json_array_append_new(
+            inputs, json_pack("{s:O?, s:I, s:f}", "modules", modules, "tokens",
+                              (json_int_t)moments->tokens, "weight", moments->weight));
+        json_decref(modules);
     }
-    return inputs;
+    if (!failed) return inputs;
+    json_decref(inputs);
+    return NULL;
 }
 
 static lr_status metadata_of(const lr_stats *stats, json_t **out) {
@@ -48,7 +53,10 @@ done:
     return status;
 }
 
-static const struct { const char *name; size_t offset; } vectors[] = {
+static const struct {
+    const char *name;
+    size_t offset;
+} vectors[] = {
     {"mean", offsetof(lr__moments, sum)},
     {"mean_absolute", offsetof(lr__moments, absolute)},
     {"maximum", offsetof(lr__moments, most)},
@@ -114,9 +122,7 @@ lr_status lr_stats_save(const lr_stats *stats, const char *path, int32_t force) 
     lr_status status = LR_OK;
     lr__output output = {0};
     if (!stats || !path) return lr__fail(LR_E_INVALID, "lr_stats_save: statistics and a path");
-    for (int32_t i = 0; i < stats->module_count; i++)
-        if (stats->moments_of[i] < 0)
-            return lr__fail(LR_E_INVALID, "%s: no token was counted", stats->modules[i]);
+    for (int32_t i = 0; i < stats->module_count; i++) LR_TRY(lr__stats_check_counted(stats, i));
     LR_TRY(lr__output_begin(&output, path, 0, force));
     LR_TRY(write_file(stats, output.staging));
     LR_TRY(lr__output_commit(&output));
@@ -160,8 +166,8 @@ static lr_status read_input(const reader *r, const json_t *input) {
     LR_TRY(lr__json_int(input, "tokens", &tokens, r->path));
     LR_TRY(lr__json_real(input, "weight", &weight, r->path));
     LR_FAIL_IF(tokens < 1 || !(weight > 0) || !isfinite(weight) || !json_array_size(modules),
-               LR_E_FORMAT, "%s: an input of %lld tokens and weight %g", r->path,
-               (long long)tokens, weight);
+               LR_E_FORMAT, "%s: an input of %lld tokens and weight %g", r->path, (long long)tokens,
+               weight);
     for (size_t i = 0; i < json_array_size(modules); i++) {
         const char *name = json_string_value(json_array_get(modules, i));
         LR_FAIL_IF(!name, LR_E_FORMAT, "%s: a module name is not text", r->path);
@@ -182,8 +188,8 @@ static lr_status read_input(const reader *r, const json_t *input) {
     const char *leader = stats->modules[first];
     LR_TRY(read_numbers(r, leader, "gram", m->gram, m->size * (m->size + 1) / 2, weight));
     for (size_t v = 0; v < 3; v++)
-        LR_TRY(read_numbers(r, leader, vectors[v].name, vector_of(m, v), m->size,
-                            v < 2 ? weight : 1));
+        LR_TRY(
+            read_numbers(r, leader, vectors[v].name, vector_of(m, v), m->size, v < 2 ? weight : 1));
 done:
     return status;
 }
@@ -208,7 +214,8 @@ static lr_status read_description(const json_t *metadata, const char *path, json
 static void keep_known_modules(lr_stats *stats) {
     int32_t kept = 0;
     for (int32_t i = 0; i < stats->module_count; i++)
-        if (stats->moments_of[i] < 0) lr__free(stats->modules[i]);
+        if (stats->moments_of[i] < 0)
+            lr__free(stats->modules[i]);
         else {
             stats->modules[kept] = stats->modules[i];
             stats->sizes[kept] = stats->sizes[i];

@@ -1,6 +1,7 @@
 /* Contexts: threads, log, progress, and what this build is made of. */
 #include "ctx/ctx.h"
 
+#include "backend/blas.h"
 #include "base/mem.h"
 #include "base/opts.h"
 
@@ -13,12 +14,33 @@
 #define TEXT_OF(x) #x
 #define TEXT(x) TEXT_OF(x)
 
+#ifdef __clang__
+#define COMPILER __VERSION__
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
+
 int32_t lr_version(void) {
     return LR_VERSION_MAJOR * 10000 + LR_VERSION_MINOR * 100 + LR_VERSION_PATCH;
 }
 
 const char *lr_version_string(void) {
     return TEXT(LR_VERSION_MAJOR) "." TEXT(LR_VERSION_MINOR) "." TEXT(LR_VERSION_PATCH);
+}
+
+static char build_info[512];
+
+static void describe_build(void) {
+    snprintf(build_info, sizeof build_info,
+             "{\"version\": \"%s\", \"compiler\": \"%s\", \"blas\": \"%s (%s)\", \"isa\": \"%s\"}",
+             lr_version_string(), COMPILER, lr__blas_config(), lr__blas_build(),
+             lr__kernels_best()->name);
+}
+
+const char *lr_build_info(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, describe_build);
+    return build_info;
 }
 
 void lr_ctx_opts_init(lr_ctx_opts *opts, size_t size) {

@@ -1,7 +1,9 @@
 /* The same configuration from GGUF metadata, in Hugging Face keys. */
 #include "format/config.h"
 
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static lr_status architecture_of(const lr__gguf *gguf, char *out, size_t size) {
@@ -39,13 +41,12 @@ static lr_status put_real(json_t *json, const char *key, const lr__gguf *gguf, c
     lr_status status = lr__gguf_real(gguf, name, &value);
     if (status < 0) return status;
     if (value == -1) return LR_OK;
+    if (!isfinite(value))
+        return lr__fail(LR_E_FORMAT, "%s: %s is not finite", gguf->mapping->path, name);
     char text[32]; /* the shortest decimal that gives the same binary32: 1e-05, not 9.99999975e-06 */
     snprintf(text, sizeof text, "%.7g", value);
-    double shorter = value;
-    json_t *parsed = json_loads(text, JSON_DECODE_ANY, NULL);
-    if (parsed && (float)json_number_value(parsed) == (float)value)
-        shorter = json_number_value(parsed);
-    json_decref(parsed);
+    double shorter = strtod(text, NULL);
+    if ((float)shorter != (float)value) shorter = value;
     if (json_object_set_new(json, key, json_real(shorter))) return lr__nomem(64);
     return LR_OK;
 }

@@ -39,6 +39,19 @@ done:
     return status;
 }
 
+int32_t lr__windows_at_once(const lr_model *model, int32_t window, int64_t windows) {
+    const lr__config *c = &model->origin->config;
+    uint64_t memory = model->ctx->opts.memory;
+    uint64_t numbers = 4 * (uint64_t)c->hidden_size + 2 * (uint64_t)c->intermediate_size +
+                       2 * (uint64_t)((c->heads + c->key_value_heads) * c->head_size) + 1024;
+    uint64_t tokens = 2048;
+    if (memory && memory / (numbers * sizeof(float)) < tokens)
+        tokens = memory / (numbers * sizeof(float));
+    int64_t count = (int64_t)tokens / window;
+    if (count > windows) count = windows;
+    return count < 1 ? 1 : count > 64 ? 64 : (int32_t)count;
+}
+
 static void extents_clear(lr__extents *extents) {
     for (size_t i = 0; i < extents->count; i++) lr__free(extents->items[i].axis);
     extents->count = 0;

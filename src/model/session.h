@@ -33,6 +33,9 @@ struct lr_session {
     int32_t is_running;
 };
 
+/* Windows to run in one batch step: about 2,048 tokens, fewer where lr_ctx_opts.memory says so. */
+int32_t lr__windows_at_once(const lr_model *model, int32_t window, int64_t windows);
+
 /* One step: tokens of all segments in a row, and the hidden states they end in. Lives in the
  * session's arena until lr__step_end. */
 typedef struct lr__step {

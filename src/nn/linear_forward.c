@@ -108,18 +108,20 @@ static void map_row(void *work, int64_t t, int32_t thread) {
     const float *x = j->x + t * j->ldx;
     float *y = j->y + t * j->ldy;
     const int32_t *map = n->op->index ? n->op->index->values : NULL;
-    if (!j->accumulate) memset(y, 0, (size_t)n->out * sizeof *y);
+    int32_t adds = j->accumulate;
     switch (n->op->kind) {
     case LR__OP_GATHER:
         for (int64_t i = 0; i < n->out; i++)
-            if (map[i] < n->in) y[i] += j->scale * x[map[i]];
+            y[i] = (adds ? y[i] : 0) + j->scale * (map[i] < n->in ? x[map[i]] : 0);
         break;
     case LR__OP_SCATTER:
+        if (!adds) memset(y, 0, (size_t)n->out * sizeof *y);
         for (int64_t i = 0; i < n->in; i++)
             if (map[i] < n->out) y[map[i]] += j->scale * x[i];
         break;
     default:
-        for (int64_t i = 0; i < n->out; i++) y[i] += j->scale * (j->diagonal[i] * x[i]);
+        for (int64_t i = 0; i < n->out; i++)
+            y[i] = (adds ? y[i] : 0) + j->scale * (j->diagonal[i] * x[i]);
     }
 }
 

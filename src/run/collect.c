@@ -1,12 +1,10 @@
 /* Collecting statistics through public hooks and sessions, as a host would. */
 #include "compress/stats.h"
-#include "ctx/ctx.h"
-
-#include <lowrank/session.h>
+#include "model/session.h"
 
 #include <math.h>
 
-enum { TOKENS_AT_ONCE = 2048, ROWS_MOST = 64 };
+enum { ROWS_MOST = 64 };
 
 struct lr__observer {
     lr__observer *next;
@@ -41,8 +39,13 @@ static lr_status observe(const lr_hook_event *event, void *user) {
     lr__moments *m = &stats->moments[stats->moments_of[index]];
     if (m->last_input == event->input_id) return LR_OK;
     m->last_input = event->input_id;
-    return lr__moments_count(m, &stats->model->ctx->device, &stats->arena, event->input.data,
-                             event->input.shape[0], observer->weight);
+    status = lr__moments_count(m, &stats->model->ctx->device, &stats->arena, event->input.data,
+                               event->input.shape[0], observer->weight);
+    for (int64_t i = 0; i < m->size && status >= 0; i++)
+        if (!isfinite(m->absolute[i]))
+            status = lr__fail(LR_E_NUMERIC, "%s: input channel %lld is not finite", event->module,
+                              (long long)i);
+    return status;
 }
 
 lr_status lr_stats_attach(lr_stats *stats, lr_hooks *hooks, double weight) {
@@ -54,9 +57,14 @@ lr_status lr_stats_attach(lr_stats *stats, lr_hooks *hooks, double weight) {
     if (status < 0) return status;
     observer->stats = stats;
     observer->weight = weight;
+    status = lr_hook_add(hooks, stats->pattern, LR_AFTER_FORWARD, observe, observer, NULL);
+    if (status < 0) {
+        lr__free(observer);
+        return status;
+    }
     observer->next = stats->observers;
     stats->observers = observer;
-    return lr_hook_add(hooks, stats->pattern, LR_AFTER_FORWARD, observe, observer, NULL);
+    return LR_OK;
 }
 
 static lr_status run_windows(lr_stats *stats, lr_session *session, const int32_t *ids,
@@ -87,9 +95,7 @@ lr_status lr_stats_collect(lr_stats *stats, const int32_t *ids, size_t count, in
     if (windows < 1)
         return lr__fail(LR_E_INVALID, "the text of %zu tokens holds no window of %d", count,
                         window);
-    int32_t rows = TOKENS_AT_ONCE / window;
-    rows = rows < 1 ? 1 : rows > ROWS_MOST ? ROWS_MOST : rows;
-    if (rows > windows) rows = (int32_t)windows;
+    int32_t rows = lr__windows_at_once(stats->model, window, windows);
     LR_TRY(lr_hooks_new(&hooks));
     LR_TRY(lr_stats_attach(stats, hooks, weight / (double)(windows * window)));
     lr_session_opts_init(&opts, sizeof opts);

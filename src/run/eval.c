@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { TOKENS_AT_ONCE = 2048, ROWS_MOST = 64 };
+enum { ROWS_MOST = 64 };
 
 void lr_eval_opts_init(lr_eval_opts *opts, size_t size) {
     lr_eval_opts defaults = {.size = sizeof defaults, .window = 512};
@@ -66,8 +66,8 @@ static lr_status check_texts(const lr_model *model, const lr_eval_opts *o, size_
         return lr__fail(LR_E_INVALID,
                         "the text of %zu tokens holds no window of %d from window %lld on", count,
                         o->window, (long long)o->first_window);
-    if (o->reference && o->reference->origin->config.vocabulary_size !=
-                            model->origin->config.vocabulary_size)
+    if (o->reference &&
+        o->reference->origin->config.vocabulary_size != model->origin->config.vocabulary_size)
         return lr__fail(LR_E_SHAPE, "the reference has %d token ids, expected %d",
                         o->reference->origin->config.vocabulary_size,
                         model->origin->config.vocabulary_size);
@@ -84,8 +84,7 @@ static void write_result(lr_eval_result *result, const evaluation *e, int64_t wi
                            .perplexity = exp(e->sum.nll / tokens),
                            .tokens_per_second = (double)(windows * window) / e->session->seconds,
                            .kl = e->reference ? e->sum.kl / tokens : 0,
-                           .agreement =
-                               e->reference ? (double)e->sum.agreements / tokens : 0};
+                           .agreement = e->reference ? (double)e->sum.agreements / tokens : 0};
     memcpy(result, &full, result->size < sizeof full ? result->size : sizeof full);
 }
 
@@ -100,9 +99,7 @@ lr_status lr_eval(lr_eval_result *result, const lr_model *model, const int32_t *
     lr_eval_opts_init(&o, sizeof o);
     LR_TRY(lr__opts_merge(&o, sizeof o, opts, "lr_eval_opts"));
     LR_TRY(check_texts(model, &o, count, &windows));
-    int32_t rows = TOKENS_AT_ONCE / o.window;
-    rows = rows < 1 ? 1 : rows > ROWS_MOST ? ROWS_MOST : rows;
-    if (rows > windows) rows = (int32_t)windows;
+    int32_t rows = lr__windows_at_once(model, o.window, windows);
     LR_TRY(session_for(&e.session, model, rows, o.window));
     if (o.reference) LR_TRY(session_for(&e.reference, o.reference, rows, o.window));
     LR_TRY(lr__new(&e.scores, (size_t)rows * (size_t)o.window, sizeof *e.scores));

@@ -29,9 +29,8 @@ typedef struct generation {
 static lr_status check_opts(const lr_generate_opts *o) {
     if (o->max_tokens < 1 || o->top_k < 0 || !(o->temperature >= 0) || !isfinite(o->temperature) ||
         !(o->top_p > 0) || o->top_p > 1 || o->stop_count < 0 || (o->stop_count && !o->stop))
-        return lr__fail(LR_E_INVALID,
-                        "generate: max_tokens %d, temperature %g, top_k %d, top_p %g", o->max_tokens,
-                        o->temperature, o->top_k, o->top_p);
+        return lr__fail(LR_E_INVALID, "generate: max_tokens %d, temperature %g, top_k %d, top_p %g",
+                        o->max_tokens, o->temperature, o->top_k, o->top_p);
     return LR_OK;
 }
 
@@ -44,8 +43,10 @@ static lr_status check_prompts(const generation *g, const lr_segment *prompts, i
         if (prompts[r].count > *longest) *longest = prompts[r].count;
     }
     if (*longest > context - g->opts.max_tokens)
-        return lr__fail(LR_E_INVALID, "a prompt of %d tokens and %d new ones exceed the context "
-                        "of %d", *longest, g->opts.max_tokens, context);
+        return lr__fail(LR_E_INVALID,
+                        "a prompt of %d tokens and %d new ones exceed the context "
+                        "of %d",
+                        *longest, g->opts.max_tokens, context);
     return LR_OK;
 }
 
@@ -64,6 +65,7 @@ static lr_status generation_begin(generation *g, const lr_segment *prompts) {
     LR_TRY(lr__new(&g->drawn, (size_t)g->rows, sizeof *g->drawn));
     LR_TRY(lr__new(&g->samplers, (size_t)threads, sizeof *g->samplers));
     for (int32_t t = 0; t < threads; t++) {
+        g->samplers[t].kernels = g->model->ctx->device.kernels;
         g->samplers[t].temperature = g->opts.temperature;
         g->samplers[t].top_k = g->opts.top_k;
         g->samplers[t].top_p = g->opts.top_p;
@@ -111,7 +113,11 @@ static lr_status keep_drawn(generation *g) {
     int32_t going = 0;
     for (int32_t i = 0; i < g->running; i++) {
         int32_t row = g->segments[i].row, id = g->drawn[i];
-        if (!g->opts.suppress_stop && is_stop(&g->opts, id)) continue;
+        if (is_stop(&g->opts, id)) {
+            if (!g->opts.suppress_stop) continue;
+            return lr__fail(LR_E_INVALID,
+                            "generate: every id is a stop id, and all are suppressed");
+        }
         int32_t *to = &g->ids[(int64_t)row * g->opts.max_tokens + g->counts[row]++];
         *to = id;
         if (g->fn && g->fn(row, id, g->user))
@@ -129,8 +135,8 @@ lr_status lr_generate(const lr_model *model, const lr_segment *prompts, int32_t 
                       const lr_generate_opts *opts, int32_t *ids, int32_t *counts, lr_token_fn fn,
                       void *user) {
     lr_status status = LR_OK;
-    generation g = {.model = model, .ids = ids, .counts = counts, .fn = fn, .user = user,
-                    .rows = rows};
+    generation g = {
+        .model = model, .ids = ids, .counts = counts, .fn = fn, .user = user, .rows = rows};
     if (!model || !prompts || rows < 1 || !ids || !counts)
         return lr__fail(LR_E_INVALID, "lr_generate: model, prompts, ids and counts are needed");
     lr_generate_opts_init(&g.opts, sizeof g.opts);

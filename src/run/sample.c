@@ -23,11 +23,18 @@ void lr__sampler_end(lr__sampler *sampler) {
     sampler->weights = NULL;
 }
 
-static int32_t likeliest(const float *logits, int32_t count) {
-    int32_t best = 0;
-    for (int32_t i = 1; i < count; i++)
-        if (logits[i] > logits[best]) best = i;
-    return best;
+static int32_t likeliest(const lr__sampler *s, const float *logits) {
+    float most = s->kernels->max(s->count, logits);
+    int32_t i = 0;
+    while (i + 1 < s->count && logits[i] != most) i++;
+    return i;
+}
+
+/* weights = exp((logit - most) / temperature), not yet divided by their sum. */
+static void weigh(lr__sampler *s, const float *logits, float most) {
+    float scale = (float)(1 / s->temperature);
+    s->kernels->scale(s->count, scale, logits, s->weights);
+    s->kernels->exp_sum(s->count, s->weights, most * scale, s->weights);
 }
 
 static int by_falling_logit(const void *a, const void *b, void *user) {
@@ -37,14 +44,14 @@ static int by_falling_logit(const void *a, const void *b, void *user) {
     return i < j ? -1 : 1;
 }
 
-/* Number of leading candidates in `order` that top_k and top_p leave. */
+/* Number of leading candidates in `order` that top_k and top_p leave; weights in that order. */
 static int32_t truncate_order(lr__sampler *s, const float *logits, float most) {
     int32_t kept = s->top_k && s->top_k < s->count ? s->top_k : s->count;
     double total = 0, reached = 0;
     for (int32_t i = 0; i < s->count; i++) s->order[i] = i;
     qsort_r(s->order, (size_t)s->count, sizeof *s->order, by_falling_logit, (void *)logits);
     for (int32_t i = 0; i < kept; i++) {
-        s->weights[i] = exp(((double)logits[s->order[i]] - most) / s->temperature);
+        s->weights[i] = (float)exp(((double)logits[s->order[i]] - most) / s->temperature);
         total += s->weights[i];
     }
     for (int32_t i = 0; i < kept; i++)
@@ -52,7 +59,8 @@ static int32_t truncate_order(lr__sampler *s, const float *logits, float most) {
     return kept;
 }
 
-static int32_t walk(const lr__sampler *s, int32_t kept, double draw, int32_t is_ordered) {
+/* Place of the draw among the first `kept` weights. */
+static int32_t walk(const lr__sampler *s, int32_t kept, double draw) {
     double total = 0, reached = 0;
     int32_t last = 0;
     for (int32_t i = 0; i < kept; i++) total += s->weights[i];
@@ -60,16 +68,14 @@ static int32_t walk(const lr__sampler *s, int32_t kept, double draw, int32_t is_
         if (s->weights[i] > 0) last = i;
         if ((reached += s->weights[i]) > draw * total) break;
     }
-    return is_ordered ? s->order[last] : last;
+    return last;
 }
 
 int32_t lr__sample(lr__sampler *s, const float *logits, double draw) {
-    int32_t best = likeliest(logits, s->count);
-    float most = logits[best];
-    if (s->temperature <= 0) return best;
+    int32_t best = likeliest(s, logits);
+    if (s->temperature < 1e-6) return best; /* beyond what binary32 can scale */
     if ((s->top_k && s->top_k < s->count) || s->top_p < 1)
-        return walk(s, truncate_order(s, logits, most), draw, 1);
-    for (int32_t i = 0; i < s->count; i++)
-        s->weights[i] = exp(((double)logits[i] - most) / s->temperature);
-    return walk(s, s->count, draw, 0);
+        return s->order[walk(s, truncate_order(s, logits, logits[best]), draw)];
+    weigh(s, logits, logits[best]);
+    return walk(s, s->count, draw);
 }

@@ -2,17 +2,20 @@
 #ifndef LR_RUN_SAMPLE_H
 #define LR_RUN_SAMPLE_H
 
+#include "backend/kernels.h"
 #include "base/mem.h"
 
 typedef struct lr__sampler {
+    const lr__kernels *kernels;
     double temperature; /* 0: greedy */
     double top_p;
-    int32_t top_k; /* 0: all */
-    int32_t count; /* logits */
+    int32_t top_k;  /* 0: all */
+    int32_t count;  /* logits */
     int32_t *order; /* scratch of `count`, kept between calls */
-    double *weights;
+    float *weights;
 } lr__sampler;
 
+/* Takes scratch for `count` logits; the other members are the caller's to set. */
 lr_status lr__sampler_begin(lr__sampler *sampler, int32_t count);
 void lr__sampler_end(lr__sampler *sampler);
 

@@ -14,33 +14,47 @@
 #include <sys/stat.h>
 #include <xxhash.h>
 
-enum { ROWS_AT_ONCE = 32, FIRST_TOKEN_STREAM = 1 << 30 };
+enum { ROWS_AT_ONCE = 32, FIRST_TOKEN_STREAM = 1 << 30, DRAWS_MOST = 10000 };
 
 static void hash_param(const lr__param *param, int32_t is_bias, void *user) {
     (void)is_bias;
     const lr__matrix *m = &param->matrix;
-    int64_t head[4] = {m->dtype, m->rows, m->cols, param->mapping != NULL};
+    int64_t head[3] = {m->dtype, m->rows, m->cols};
+    size_t scales = m->scales ? (size_t)(m->rows * ((m->cols + 31) / 32)) * 2 : 0;
     XXH3_128bits_update(user, param->name, strlen(param->name));
     XXH3_128bits_update(user, head, sizeof head);
-    XXH3_128bits_update(user, m->data, lr__param_bytes(param) -
-                                           (m->scales ? (size_t)(m->rows * ((m->cols + 31) / 32)) * 2
-                                                      : 0));
+    XXH3_128bits_update(user, m->data, lr__param_bytes(param) - scales);
+    if (scales) XXH3_128bits_update(user, m->scales, scales);
 }
 
-/* 32 hexadecimal digits of the numbers and the configuration. */
-static lr_status model_hash(const lr_model *model, char out[33]) {
-    XXH3_state_t *state = XXH3_createState();
-    if (!state) return lr__nomem(sizeof *state);
-    XXH3_128bits_reset(state);
-    XXH3_128bits_update(state, model->config_text, strlen(model->config_text));
+static void hash_structure(const lr_linear *linear, XXH3_state_t *state) {
+    for (int32_t t = 0; t < linear->term_count; t++) {
+        const lr__term *term = &linear->terms[t];
+        XXH3_128bits_update(state, &term->scale, sizeof term->scale);
+        for (int32_t o = 0; o < term->count; o++) {
+            const lr__op *op = &term->ops[o];
+            int64_t head[4] = {t, op->kind, op->out, op->in};
+            XXH3_128bits_update(state, head, sizeof head);
+            if (op->index)
+                XXH3_128bits_update(state, op->index->values,
+                                    (size_t)op->index->count * sizeof *op->index->values);
+        }
+    }
+}
+
+/* 32 hexadecimal digits of configuration, numbers and structure. */
+static void model_hash(const lr_model *model, char out[33]) {
+    XXH3_state_t state;
+    XXH3_128bits_reset(&state);
+    XXH3_128bits_update(&state, model->config_text, strlen(model->config_text));
     lr__graph *graph = lr__model_graph(model);
-    lr__graph_each_param(graph, hash_param, state);
+    lr__graph_each_param(graph, hash_param, &state);
+    for (int32_t i = 0; i < lr__graph_linear_count(graph); i++)
+        hash_structure(*lr__graph_linear(graph, i), &state);
     lr__graph_drop(graph);
-    XXH128_hash_t hash = XXH3_128bits_digest(state);
-    XXH3_freeState(state);
+    XXH128_hash_t hash = XXH3_128bits_digest(&state);
     snprintf(out, 33, "%016llx%016llx", (unsigned long long)hash.high64,
              (unsigned long long)hash.low64);
-    return LR_OK;
 }
 
 /* <cache>/lowrank/self-text-HASH-SEED-SAMPLESxWINDOW.i32; NULL where there is no cache folder. */
@@ -50,10 +64,13 @@ static lr_status cache_path(char **out, const lr_model *model, uint64_t seed, in
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     char hash[33], name[160], *root = NULL, *dir = NULL;
     *out = NULL;
-    if (cache && *cache) LR_TRY(lr__dup(&root, cache));
-    else if (home && *home) LR_TRY(lr__path_join(&root, home, ".cache"));
-    else return LR_OK;
-    LR_TRY(model_hash(model, hash));
+    if (cache && *cache)
+        LR_TRY(lr__dup(&root, cache));
+    else if (home && *home)
+        LR_TRY(lr__path_join(&root, home, ".cache"));
+    else
+        return LR_OK;
+    model_hash(model, hash);
     LR_TRY(lr__path_join(&dir, root, "lowrank"));
     mkdir(root, 0700);
     mkdir(dir, 0700);
@@ -66,11 +83,14 @@ done:
     return status;
 }
 
-/* 1 when the file holds exactly these ids. */
+/* 1 when the file holds this many ids and their hash, as write_cache() leaves it. */
 static int32_t read_cache(const char *path, int32_t *ids, size_t count, int32_t vocabulary) {
     FILE *file = path ? fopen(path, "rbe") : NULL;
+    XXH64_hash_t hash;
     if (!file) return 0;
-    int32_t ok = fread(ids, sizeof *ids, count, file) == count && fgetc(file) == EOF;
+    int32_t ok = fread(ids, sizeof *ids, count, file) == count &&
+                 fread(&hash, sizeof hash, 1, file) == 1 && fgetc(file) == EOF &&
+                 hash == XXH3_64bits(ids, count * sizeof *ids);
     fclose(file);
     for (size_t i = 0; ok && i < count; i++) ok = ids[i] >= 0 && ids[i] < vocabulary;
     return ok;
@@ -78,10 +98,15 @@ static int32_t read_cache(const char *path, int32_t *ids, size_t count, int32_t 
 
 static void write_cache(const lr_model *model, const char *path, const int32_t *ids, size_t count) {
     lr__output output = {0};
+    lr__writer *writer = NULL;
     lr_status status = LR_OK;
     if (!path) return;
+    XXH64_hash_t hash = XXH3_64bits(ids, count * sizeof *ids);
     LR_TRY(lr__output_begin(&output, path, 0, 1));
-    LR_TRY(lr__file_write(output.staging, ids, count * sizeof *ids));
+    LR_TRY(lr__writer_open(&writer, output.staging));
+    lr__writer_put(writer, ids, count * sizeof *ids);
+    lr__writer_put(writer, &hash, sizeof hash);
+    LR_TRY(lr__writer_close(writer));
     LR_TRY(lr__output_commit(&output));
 done:
     lr__output_end(&output);
@@ -90,15 +115,16 @@ done:
                 lr_last_error());
 }
 
-static int32_t draw_first(const lr_tokenizer *tokenizer, uint64_t seed, int32_t sample,
-                          int32_t vocabulary) {
+static lr_status draw_first(int32_t *id, const lr_tokenizer *tokenizer, uint64_t seed,
+                            int32_t sample, int32_t vocabulary) {
     int32_t ids = lr_tokenizer_size(tokenizer);
     if (ids > vocabulary) ids = vocabulary;
-    for (uint64_t i = 0;; i++) {
-        double draw = lr__uniform(seed, FIRST_TOKEN_STREAM + (uint64_t)sample, i);
-        int32_t id = (int32_t)(draw * ids);
-        if (!lr_tokenizer_is_special(tokenizer, id) || i > 10000) return id;
+    for (uint64_t i = 0; i < DRAWS_MOST; i++) {
+        *id = (int32_t)(lr__uniform(seed, FIRST_TOKEN_STREAM + (uint64_t)sample, i) * ids);
+        if (!lr_tokenizer_is_special(tokenizer, *id)) return LR_OK;
     }
+    return lr__fail(LR_E_UNSUPPORTED, "self-text: all of %d drawn ids of %d are special",
+                    DRAWS_MOST, ids);
 }
 
 typedef struct writer {
@@ -123,15 +149,16 @@ static lr_status write_rows(writer *w, int32_t first, int32_t rows, int32_t *ids
     opts.suppress_stop = 1;
     for (int32_t r = 0; r < rows; r++) {
         int32_t *start = ids + (int64_t)(first + r) * w->window;
-        *start = draw_first(w->tokenizer, w->seed, first + r,
-                            w->model->origin->config.vocabulary_size);
+        lr_status drawn = draw_first(start, w->tokenizer, w->seed, first + r,
+                                     w->model->origin->config.vocabulary_size);
+        if (drawn < 0) return drawn;
         lr_segment prompt = {.row = r, .count = 1, .tokens = start};
         prompts[r] = prompt;
     }
     lr_status status = lr_generate(w->model, prompts, rows, &opts, w->fresh, w->counts, NULL, NULL);
     for (int32_t r = 0; status >= 0 && r < rows; r++)
-        memcpy(ids + (int64_t)(first + r) * w->window + 1,
-               w->fresh + (int64_t)r * (w->window - 1), (size_t)(w->window - 1) * sizeof *ids);
+        memcpy(ids + (int64_t)(first + r) * w->window + 1, w->fresh + (int64_t)r * (w->window - 1),
+               (size_t)(w->window - 1) * sizeof *ids);
     return status;
 }
 

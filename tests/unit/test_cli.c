@@ -1,0 +1,314 @@
+/* The command's forms: what each gives, and that the figures fit each other. */
+#include "cli_fixture.h"
+
+#include "cli/report_text.c"
+
+#include <math.h>
+
+START_TEST(info_counts_a_model) {
+    RUN_JSON("info", cli_model());
+    ck_assert_double_eq(cli_number("parameters"), 112896);
+    ck_assert_double_eq(cli_number("linear_parameters"), 86016);
+    ck_assert_double_eq(cli_number("layers"), 2);
+    ck_assert_double_eq(cli_number("context_length"), 64);
+    ck_assert_double_eq(cli_number("linears.dense"), 15);
+    ck_assert_uint_eq(json_array_size(cli_member("modules")), 15);
+    ck_assert_str_eq(json_string_value(cli_member("config.model_type")), "llama");
+}
+END_TEST
+
+START_TEST(people_get_aligned_lines) {
+    RUN(0, "info", cli_model());
+    ck_assert_ptr_null(run.json);
+    ck_assert_ptr_nonnull(strstr(run.out, "\nparameters:        112,896\n"));
+    ck_assert_ptr_nonnull(strstr(run.out, "\nbytes:             103.3 KiB\n"));
+    ck_assert_ptr_nonnull(strstr(run.out, "\nlinears:\n  dense:    15\n"));
+}
+END_TEST
+
+/* tokens.json comes from the tokenizer this model was made with. */
+START_TEST(tokenize_gives_the_golden_ids) {
+    json_t *cases = json_load_file(cli_golden("gguf-mixed/tokens.json"), JSON_ALLOW_NUL, NULL),
+           *one;
+    size_t i;
+    ck_assert_uint_gt(json_array_size(cases), 3);
+    json_array_foreach(cases, i, one) {
+        const json_t *text = json_object_get(one, "text"), *ids = json_object_get(one, "ids");
+        if (json_string_length(text) == 0) continue;
+        const char *path =
+            scratch_write("case.txt", json_string_value(text), json_string_length(text));
+        RUN_JSON("tokenize", cli_model(), "--text", path);
+        ck_assert(json_equal(cli_member("ids"), ids));
+        ck_assert_double_eq(cli_number("count"), (double)json_array_size(ids));
+    }
+    json_decref(cases);
+}
+END_TEST
+
+START_TEST(text_may_hold_nul) {
+    RUN_JSON("tokenize", cli_model(), "--text", scratch_write("nul", "the\0the", 7));
+    ck_assert_uint_ge(json_array_size(cli_member("ids")), 5);
+}
+END_TEST
+
+static double nll_of(const char *first, const char *windows) {
+    RUN_JSON("eval", cli_model(), "--text", cli_text(), "--window", "16", "--first-window", first,
+             "--windows", windows);
+    double tokens = cli_number("tokens"), nll = cli_number("nll");
+    ck_assert_double_eq(cli_number("windows"), atof(windows));
+    ck_assert_double_eq(tokens, 15 * atof(windows));
+    ck_assert_double_eq_tol(cli_number("perplexity") / exp(nll), 1, 1e-12);
+    ck_assert_double_gt(cli_number("tokens_per_second"), 0);
+    ck_assert_ptr_null(json_object_get(run.json, "kl"));
+    return nll;
+}
+
+START_TEST(eval_means_over_windows) {
+    double both = nll_of("2", "2"), one = nll_of("2", "1"), other = nll_of("3", "1");
+    ck_assert_double_eq_tol(both, (one + other) / 2, 1e-6);
+    ck_assert_double_ne(one, other);
+}
+END_TEST
+
+START_TEST(eval_takes_all_windows_of_the_context) {
+    RUN_JSON("tokenize", cli_model(), "--text", cli_text());
+    double count = cli_number("count");
+    RUN_JSON("eval", cli_model(), "--text", cli_text());
+    ck_assert_double_eq(cli_number("windows"), floor(count / 64));
+    ck_assert_double_eq(cli_number("tokens"), 63 * floor(count / 64));
+}
+END_TEST
+
+START_TEST(eval_compares_with_a_reference) {
+    RUN_JSON("eval", cli_model(), "--text", cli_text(), "--window", "16", "--windows", "3",
+             "--reference", cli_model());
+    ck_assert_double_eq_tol(cli_number("kl"), 0, 1e-9);
+    ck_assert_double_eq(cli_number("agreement"), 1);
+}
+END_TEST
+
+START_TEST(options_stand_anywhere) {
+    char equals[700];
+    snprintf(equals, sizeof equals, "--text=%s", cli_text());
+    RUN_JSON("eval", "--window=16", equals, "--windows", "1", cli_model());
+    RUN_JSON("eval", cli_model(), equals, "--window=16", "--windows", "1", "--threads=1");
+    ck_assert_double_eq(cli_number("tokens"), 15);
+}
+END_TEST
+
+START_TEST(operand_may_follow_dashes) {
+    RUN(0, "eval", "--text", cli_text(), "--window=16", "--json", "--quiet", "--", cli_model());
+    RUN(3, "eval", "--text", cli_text(), "--", "--force");
+}
+END_TEST
+
+static json_t *generated(const char *temperature, const char *seed, const char *rows) {
+    RUN_JSON("generate", cli_model(), "--prompt", "the other", "--max-tokens", "24",
+             "--temperature", temperature, "--seed", seed, "--rows", rows);
+    ck_assert_double_gt(cli_number("tokens_per_second"), 0);
+    return json_incref((json_t *)cli_member("ids"));
+}
+
+START_TEST(generate_follows_seed_and_rows) {
+    json_t *greedy = generated("0", "1", "1"), *again = generated("0", "2", "1");
+    json_t *one = generated("1", "5", "1");
+    ck_assert(json_is_string(cli_member("text")));
+    json_t *three = generated("1", "5", "3"), *other = generated("1", "6", "1");
+    ck_assert(json_equal(greedy, again));
+    ck_assert(!json_equal(one, other));
+    ck_assert_uint_eq(json_array_size(three), 3);
+    ck_assert(json_equal(json_array_get(three, 0), one));
+    ck_assert(!json_equal(json_array_get(three, 1), one));
+    json_t *all[] = {greedy, again, one, three, other};
+    for (size_t i = 0; i < 5; i++) json_decref(all[i]);
+}
+END_TEST
+
+START_TEST(generate_gives_texts_for_rows) {
+    json_decref(generated("1", "3", "4"));
+    ck_assert_uint_eq(json_array_size(cli_member("texts")), 4);
+    ck_assert(json_is_string(json_array_get(cli_member("texts"), 3)));
+    ck_assert_ptr_null(json_object_get(run.json, "text"));
+}
+END_TEST
+
+START_TEST(generate_top_one_is_greedy) {
+    json_t *greedy = generated("0", "1", "1");
+    RUN_JSON("generate", cli_model(), "--prompt", "the other", "--max-tokens", "24",
+             "--temperature", "1", "--top-k", "1", "--top-p", "0.9");
+    ck_assert(json_equal(cli_member("ids"), greedy));
+    json_decref(greedy);
+}
+END_TEST
+
+START_TEST(collect_mixes_texts) {
+    char named[700], weighted[700];
+    scratch_write("a:b", "the other one, then 12 under the others and then the rest of them", 65);
+    snprintf(named, sizeof named, "%s", scratch_path("a:b"));
+    snprintf(weighted, sizeof weighted, "%s:0.25", cli_text());
+    RUN_JSON("collect", cli_model(), "--text", named, "--text", weighted, "--self-text", "0.5",
+             "--samples", "3", "--window", "16", "--out", scratch_path("stats"));
+    const json_t *texts = cli_member("texts");
+    ck_assert_uint_eq(json_array_size(texts), 2);
+    const json_t *second = json_array_get(texts, 1);
+    ck_assert_str_eq(json_string_value(json_object_get(second, "text")), cli_text());
+    ck_assert_double_eq(json_real_value(json_object_get(second, "weight")), 0.25);
+    ck_assert_int_eq(json_integer_value(json_object_get(second, "windows")), 3);
+    ck_assert_double_eq(cli_number("self_text.weight"), 0.5);
+    ck_assert_double_eq(cli_number("self_text.windows"), 3);
+    ck_assert_double_gt(cli_number("peak_bytes"), 1e6);
+    ck_assert(cli_exists(scratch_path("stats")));
+}
+END_TEST
+
+START_TEST(plan_meets_its_share) {
+    const char *path = scratch_path("plan.json");
+    RUN_JSON("plan", cli_model(), "--keep", "0.6", "--out", path);
+    double kept = cli_number("kept_linear");
+    ck_assert_double_le(kept, 0.6);
+    ck_assert_double_gt(kept, 0.59);
+    ck_assert_double_eq_tol(kept, cli_number("parameters.after") / 86016, 1e-12);
+    ck_assert_uint_eq(json_object_size(cli_member("ranks")), 14);
+    RUN_JSON("plan", cli_model(), "--keep-model", "0.7", "--out", path, "--force");
+    ck_assert_double_le(cli_number("kept_model"), 0.7);
+    ck_assert_double_gt(cli_number("kept_model"), 0.69);
+}
+END_TEST
+
+START_TEST(plan_takes_ranks_in_three_forms) {
+    const char *path = scratch_path("plan.json"), *ranks = "{\"q_proj\": 8, \"*.mlp.*\": 12}";
+    RUN_JSON("plan", cli_model(), "--ranks", ranks, "--out", path);
+    ck_assert_double_eq(cli_number("factorised"), 8);
+    json_t *given = json_incref((json_t *)cli_member("ranks"));
+    RUN_JSON("plan", cli_model(), "--ranks", scratch_write("ranks", ranks, strlen(ranks)), "--out",
+             path, "--force");
+    ck_assert(json_equal(cli_member("ranks"), given));
+    RUN_JSON("plan", cli_model(), "--ranks", "8", "--match", "up_proj", "--out", path, "--force");
+    ck_assert_double_eq(cli_number("factorised"), 2);
+    json_decref(given);
+}
+END_TEST
+
+static void check_compressed(const char *folder) {
+    ck_assert_double_eq(cli_number("parameters.before"), 112896);
+    ck_assert_double_eq(cli_number("linear_parameters.before"), 86016);
+    ck_assert_double_le(cli_number("kept_linear"), 0.6);
+    ck_assert_double_eq_tol(cli_number("kept_linear") * 86016,
+                            cli_number("linear_parameters.after"), 1e-6);
+    ck_assert_double_lt(cli_number("kept_model"), 1);
+    ck_assert_double_eq(cli_number("factorised"), 14);
+    static const char *const stages[] = {"seconds.open", "seconds.collect", "seconds.plan",
+                                         "seconds.factorise", "seconds.save"};
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+        ck_assert_double_ge(cli_number(stages[i]), 0);
+    ck_assert_double_gt(cli_number("peak_bytes"), 1e6);
+    double after = cli_number("linear_parameters.after");
+    RUN_JSON("info", folder);
+    ck_assert_double_eq(cli_number("linears.low_rank"), 14);
+    ck_assert_double_eq(cli_number("linear_parameters"), after);
+    RUN_JSON("eval", folder, "--text", cli_text(), "--windows", "2", "--reference", cli_model());
+    ck_assert_double_gt(cli_number("kl"), 0);
+}
+
+START_TEST(compress_learns_from_texts) {
+    const char *folder = scratch_path("small");
+    RUN_JSON("compress", cli_model(), "--keep", "0.6", "--text", cli_text(), "--samples", "4",
+             "--window", "32", "--self-text", "0", "--out", folder);
+    ck_assert_double_eq(cli_number("tokens"), 128);
+    ck_assert_str_eq(json_string_value(cli_member("method")), "pca");
+    check_compressed(folder);
+}
+END_TEST
+
+START_TEST(compress_takes_stats_and_plan) {
+    const char *folder = scratch_path("small"), *stats = scratch_path("stats");
+    const char *plan = scratch_path("plan");
+    RUN_JSON("collect", cli_model(), "--samples", "2", "--window", "16", "--out", stats);
+    RUN_JSON("plan", cli_model(), "--keep", "0.5", "--stats", stats, "--out", plan);
+    RUN_JSON("compress", cli_model(), "--plan", plan, "--stats", stats, "--method", "whiten-eig",
+             "--dtype", "f32", "--out", folder);
+    check_compressed(folder);
+}
+END_TEST
+
+START_TEST(compress_by_weights_alone_densified) {
+    const char *folder = scratch_path("dense");
+    RUN_JSON("compress", cli_model(), "--keep", "0.5", "--method", "svd", "--densify", "--out",
+             folder);
+    ck_assert_double_eq(cli_number("linear_parameters.after"), 86016);
+    RUN_JSON("info", folder);
+    ck_assert_double_eq(cli_number("linears.dense"), 15);
+}
+END_TEST
+
+START_TEST(help_names_every_option) {
+    static const char *const commands[] = {"info",    "tokenize", "eval",    "generate",
+                                           "collect", "plan",     "compress"};
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        RUN(0, "help", commands[i]);
+        char first[4096];
+        snprintf(first, sizeof first, "%.4000s", run.out);
+        RUN(0, commands[i], "--help");
+        ck_assert_str_eq(run.out, first);
+        ck_assert_ptr_nonnull(strstr(first, "\nExample:\n"));
+        ck_assert_ptr_nonnull(strstr(first, "--threads N"));
+        ck_assert_ptr_nonnull(strstr(first, "[default"));
+    }
+    RUN(0, "help");
+    ck_assert_ptr_nonnull(strstr(run.out, "compress"));
+    RUN(0, "--version");
+    ck_assert_int_eq(strncmp(run.out, "lowrank ", 8), 0);
+}
+END_TEST
+
+static void check_text(const char *bytes, size_t count, const char *expected) {
+    json_t *text = report_text(bytes, count);
+    ck_assert_str_eq(json_string_value(text), expected);
+    json_decref(text);
+}
+
+/* Examples of the Unicode standard, tables 3-8 to 3-11. */
+START_TEST(broken_utf8_is_replaced) {
+#define BAD "\xEF\xBF\xBD"
+    check_text("", 0, "");
+    check_text("a\xC3\xA9\xE2\x82\xAC\xF0\x9F\x99\x82", 10,
+               "a\xC3\xA9\xE2\x82\xAC\xF0\x9F\x99\x82");
+    check_text("\xC0\xAF\xE0\x80\xBF\xF0\x81\x82\x41", 9, BAD BAD BAD BAD BAD BAD BAD BAD "A");
+    check_text("\xED\xA0\x80\xED\xBF\xBF\xED\xAF\x41", 9, BAD BAD BAD BAD BAD BAD BAD BAD "A");
+    check_text("\xF4\x91\x92\x93\xFF\x41\x80\xBF\x42", 9, BAD BAD BAD BAD BAD "A" BAD BAD "B");
+    check_text("\xE1\x80\xE2\xF0\x91\x92\xF1\xBF\x41", 9, BAD BAD BAD BAD "A");
+    check_text("x\xF0\x9F\x99", 4, "x" BAD);
+#undef BAD
+}
+END_TEST
+
+Suite *cli_suite(void) {
+    Suite *suite = suite_create("cli");
+    TCase *forms = tcase_create("forms");
+    tcase_add_checked_fixture(forms, cli_setup, cli_teardown);
+    tcase_add_test(forms, info_counts_a_model);
+    tcase_add_test(forms, people_get_aligned_lines);
+    tcase_add_test(forms, tokenize_gives_the_golden_ids);
+    tcase_add_test(forms, text_may_hold_nul);
+    tcase_add_test(forms, eval_means_over_windows);
+    tcase_add_test(forms, eval_takes_all_windows_of_the_context);
+    tcase_add_test(forms, eval_compares_with_a_reference);
+    tcase_add_test(forms, operand_may_follow_dashes);
+    tcase_add_test(forms, options_stand_anywhere);
+    tcase_add_test(forms, generate_follows_seed_and_rows);
+    tcase_add_test(forms, generate_gives_texts_for_rows);
+    tcase_add_test(forms, generate_top_one_is_greedy);
+    tcase_add_test(forms, collect_mixes_texts);
+    tcase_add_test(forms, plan_meets_its_share);
+    tcase_add_test(forms, plan_takes_ranks_in_three_forms);
+    tcase_add_test(forms, compress_learns_from_texts);
+    tcase_add_test(forms, compress_takes_stats_and_plan);
+    tcase_add_test(forms, compress_by_weights_alone_densified);
+    tcase_add_test(forms, help_names_every_option);
+    tcase_set_timeout(forms, 60);
+    suite_add_tcase(suite, forms);
+    TCase *text = tcase_create("text");
+    tcase_add_test(text, broken_utf8_is_replaced);
+    suite_add_tcase(suite, text);
+    return suite;
+}
