@@ -41,15 +41,15 @@ lowrank() { build/lowrank "$@"; }
 say 'Writing the dense model as BF16'
 lowrank compress $model --out $out/dense --ranks '{"*": 0}' --method svd --dtype bf16 --force --json > $out/dense.json
 say 'Compressing: keep 80 % of the linear layers'
-lowrank compress $model --out $out/compressed --keep 0.8 --method pca --samples 32 --window 512 $calibrate \
+lowrank compress $model --out $out/compressed --keep 0.8 --method pca --samples 16 --window 512 $calibrate \
     --dtype bf16 --force --json > $out/compressed.json
 
 say 'Evaluating'
 for row in source dense compressed; do
-    path=$out/$row
-    [ $row = source ] && path=$model
+    path=$out/$row reference="--reference $model"
+    if [ $row = source ]; then path=$model reference=''; fi
     lowrank info $path --json > $out/$row.info.json
-    lowrank eval $path --window 512 --windows 16 $evaluate --reference $model --json > $out/$row.eval.json
+    lowrank eval $path --window 512 --windows 8 $evaluate $reference --json > $out/$row.eval.json
     lowrank generate $path --prompt "$prompt" --max-tokens 24 --json > $out/$row.text.json
 done
 
@@ -64,9 +64,9 @@ print(f"\n{'':<18}{'parameters':>12}{'bytes':>13}{'perplexity':>12}{'KL':>9}{'ag
 for row, label in rows.items():
     info, cost = read(row, "info"), read(row, "eval")
     print(f"{label:<18}{info['parameters']:>12,}{info['bytes']:>13,}{cost['perplexity']:>12.2f}"
-          f"{cost['kl']:>9.4f}{cost['agreement']:>11.1%}{cost['tokens_per_second']:>10.0f}")
+          f"{cost.get('kl', 0):>9.4f}{cost.get('agreement', 1):>11.1%}{cost['tokens_per_second']:>10.0f}")
 print()
 for row, label in rows.items():
-    print(f"{label + ':':<19}{prompt}{' '.join(read(row, 'text')['text'].split())!r}")
+    print(f"{label + ':':<19}{prompt} {' '.join(read(row, 'text')['text'].split())}")
 print(f"\nThe compressed model is the folder {out}/compressed.")
 END

@@ -27,6 +27,10 @@ void dgelqf_(const int *m, const int *n, double *a, const int *lda, double *tau,
              const int *lwork, int *info);
 void dorglq_(const int *m, const int *n, const int *k, double *a, const int *lda, const double *tau,
              double *work, const int *lwork, int *info);
+void dgeqp3_(const int *m, const int *n, double *a, const int *lda, int *jpvt, double *tau,
+             double *work, const int *lwork, int *info);
+void dgesv_(const int *n, const int *nrhs, double *a, const int *lda, int *ipiv, double *b,
+            const int *ldb, int *info);
 
 static lr_status check_order(const char *routine, int64_t n) {
     if (n < 1 || n > ORDER_MAX)
@@ -258,5 +262,48 @@ lr_status lr__dlq(int64_t m, int64_t n, double *a, double *l) {
 done:
     lr__aligned_free(tau);
     lr__aligned_free(work);
+    return status;
+}
+
+lr_status lr__drow_order(int64_t m, int64_t n, double *a, int32_t *order) {
+    lr_status status = LR_OK;
+    double *work = NULL, *tau = NULL;
+    LR_TRY(check_order("dgeqp3", n));
+    LR_TRY(check_size("dgeqp3", m));
+    LR_FAIL_IF(m < n, LR_E_SHAPE, "dgeqp3: [%lld, %lld], expected as many rows as columns",
+               (long long)m, (long long)n);
+    LR_TRY(check_finite("dgeqp3", a, m, n, 0));
+    int rows = (int)n, cols = (int)m, info = 0, count = -1;
+    double answer = 0;
+    LR_TRY(lr__new_aligned(&tau, (size_t)n, sizeof *tau));
+    for (int64_t i = 0; i < m; i++) order[i] = 0;
+    dgeqp3_(&rows, &cols, a, &rows, order, tau, &answer, &count, &info);
+    LR_TRY(check_info("dgeqp3", info));
+    LR_TRY(work_new(&work, &count, "dgeqp3", answer));
+    lr__blas_call_begin();
+    dgeqp3_(&rows, &cols, a, &rows, order, tau, work, &count, &info);
+    lr__blas_call_end();
+    LR_TRY(check_info("dgeqp3", info));
+    for (int64_t i = 0; i < m; i++) order[i]--;
+done:
+    lr__aligned_free(tau);
+    lr__aligned_free(work);
+    return status;
+}
+
+lr_status lr__dsolve(int64_t rows, int64_t n, double *p, double *b) {
+    lr_status status = LR_OK;
+    int *pivots = NULL;
+    LR_TRY(check_order("dgesv", n));
+    LR_TRY(check_size("dgesv", rows));
+    int order = (int)n, count = (int)rows, info = 0;
+    LR_TRY(lr__new_aligned(&pivots, (size_t)n, sizeof *pivots));
+    lr__blas_call_begin();
+    dgesv_(&order, &count, p, &order, pivots, b, &order, &info);
+    lr__blas_call_end();
+    LR_FAIL_IF(info > 0, LR_E_NUMERIC, "dgesv: the matrix is singular (pivot %d)", info);
+    status = check_info("dgesv", info);
+done:
+    lr__aligned_free(pivots);
     return status;
 }

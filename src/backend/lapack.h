@@ -44,4 +44,11 @@ lr_status lr__dqr(int64_t m, int64_t n, double *a, double *r);
 /* The L [m, m] of A [m, n] = L Q, m <= n, lower triangular with zeros above. A is lost. */
 lr_status lr__dlq(int64_t m, int64_t n, double *a, double *l);
 
+/* The order in which QR with column pivoting of A' takes the rows of A [m, n], m >= n: the first n
+ * span the row space well. A is lost. */
+lr_status lr__drow_order(int64_t m, int64_t n, double *a, int32_t *order);
+
+/* B [rows, n] = B P^-1 for a general P [n, n], which is lost. LR_E_NUMERIC when P is singular. */
+lr_status lr__dsolve(int64_t rows, int64_t n, double *p, double *b);
+
 #endif

@@ -32,7 +32,9 @@ static void print_option(const arg *a) {
 }
 
 int help_command(const cli_command *command, arg_table table, int32_t own) {
-    printf("Usage: lowrank %s %s\n\n", command->name, command->synopsis);
+    int used = printf("Usage: lowrank %s ", command->name);
+    print_wrapped(command->synopsis, used, HELP_WIDTH);
+    putchar('\n');
     print_wrapped(command->about, 0, HELP_WIDTH);
     if (own) printf("\nOptions:\n");
     for (int32_t i = 0; i < own; i++) print_option(&table.options[i]);

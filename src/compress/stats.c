@@ -78,12 +78,15 @@ void lr_stats_free(lr_stats *stats) {
     lr__free(stats);
 }
 
-lr_status lr__stats_find(const lr_stats *stats, const char *module, int32_t *index) {
+int32_t lr__stats_index(const lr_stats *stats, const char *module) {
     for (int32_t i = 0; i < stats->module_count; i++)
-        if (!strcmp(stats->modules[i], module)) {
-            *index = i;
-            return LR_OK;
-        }
+        if (!strcmp(stats->modules[i], module)) return i;
+    return -1;
+}
+
+lr_status lr__stats_find(const lr_stats *stats, const char *module, int32_t *index) {
+    *index = lr__stats_index(stats, module);
+    if (*index >= 0) return LR_OK;
     return lr__fail(LR_E_NOTFOUND, "%s: no statistics of this module", module);
 }
 

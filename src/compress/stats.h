@@ -31,6 +31,8 @@ struct lr_stats {
     lr__arena arena;
 };
 
+/* -1 when the module is not watched. */
+int32_t lr__stats_index(const lr_stats *stats, const char *module);
 lr_status lr__stats_find(const lr_stats *stats, const char *module, int32_t *index);
 /* LR_E_INVALID while no token of module `index` was counted. */
 lr_status lr__stats_check_counted(const lr_stats *stats, int32_t index);

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { MAX_WINDOW_LAYERS = 28 }; /* what transformers assumes for Qwen */
+
 typedef struct architecture {
     const char *model_type;
     int32_t id;
@@ -59,9 +61,10 @@ static lr_status read_sizes(lr__config *c, const json_t *json, const char *where
                    "%s: hidden_size %d is not a multiple of num_attention_heads %d", where,
                    c->hidden_size, c->heads);
         c->head_size = c->hidden_size / c->heads;
-    } else LR_TRY(read_size(json, "head_dim", 0, 65536, &c->head_size, where));
-    LR_FAIL_IF(c->head_size % 2, LR_E_FORMAT, "%s: head size %d is odd; rotary positions need pairs",
-               where, c->head_size);
+    } else
+        LR_TRY(read_size(json, "head_dim", 0, 65536, &c->head_size, where));
+    LR_FAIL_IF(c->head_size % 2, LR_E_FORMAT,
+               "%s: head size %d is odd; rotary positions need pairs", where, c->head_size);
     LR_FAIL_IF(c->heads % c->key_value_heads, LR_E_FORMAT,
                "%s: num_attention_heads %d is not a multiple of num_key_value_heads %d", where,
                c->heads, c->key_value_heads);
@@ -77,7 +80,10 @@ static lr_status check_positive(double value, const char *key, const char *where
 }
 
 static lr_status rope_type_of(const json_t *rope, int32_t *type, const char *where) {
-    static const struct { const char *name; int32_t type; } types[] = {
+    static const struct {
+        const char *name;
+        int32_t type;
+    } types[] = {
         {"default", LR__ROPE_DEFAULT},
         {"linear", LR__ROPE_LINEAR},
         {"llama3", LR__ROPE_LLAMA3},
@@ -96,6 +102,25 @@ static lr_status rope_type_of(const json_t *rope, int32_t *type, const char *whe
                     name ? name : "(not text)");
 }
 
+static lr_status check_rope(const lr__rope_config *r, const char *where) {
+    lr_status status = LR_OK;
+    LR_TRY(check_positive(r->theta, "rope_theta", where));
+    LR_TRY(check_positive(r->factor, "rope factor", where));
+    LR_TRY(check_positive((double)r->original_context, "original_max_position_embeddings", where));
+    LR_TRY(check_positive(r->low_factor, "low_freq_factor", where));
+    LR_TRY(check_positive(r->beta_fast, "beta_fast", where));
+    LR_TRY(check_positive(r->beta_slow, "beta_slow", where));
+    LR_FAIL_IF(r->type == LR__ROPE_LLAMA3 && !(r->high_factor > r->low_factor), LR_E_FORMAT,
+               "%s: high_freq_factor %g, expected more than low_freq_factor %g", where,
+               r->high_factor, r->low_factor);
+    LR_FAIL_IF(r->type == LR__ROPE_YARN && !(r->theta > 1), LR_E_FORMAT,
+               "%s: rope_theta %g, expected more than 1 with yarn", where, r->theta);
+    LR_FAIL_IF(!(r->attention_factor >= 0), LR_E_FORMAT,
+               "%s: attention_factor %g, expected a positive number", where, r->attention_factor);
+done:
+    return status;
+}
+
 static lr_status read_rope(lr__config *c, const json_t *json, const char *where) {
     lr_status status = LR_OK;
     lr__rope_config *r = &c->rope;
@@ -110,6 +135,8 @@ static lr_status read_rope(lr__config *c, const json_t *json, const char *where)
     LR_TRY(lr__json_real(json, "rope_theta", &r->theta, where));
     if (json_is_object(rope)) {
         LR_TRY(rope_type_of(rope, &r->type, where));
+        LR_FAIL_IF(r->type != LR__ROPE_DEFAULT && !json_is_number(json_object_get(rope, "factor")),
+                   LR_E_FORMAT, "%s: rope scaling without a \"factor\"", where);
         LR_TRY(lr__json_real(rope, "rope_theta", &r->theta, where));
         LR_TRY(lr__json_real(rope, "factor", &r->factor, where));
         LR_TRY(lr__json_real(rope, "low_freq_factor", &r->low_factor, where));
@@ -120,35 +147,49 @@ static lr_status read_rope(lr__config *c, const json_t *json, const char *where)
         LR_TRY(lr__json_real(rope, "mscale", &r->mscale, where));
         LR_TRY(lr__json_real(rope, "mscale_all_dim", &r->mscale_all, where));
         LR_TRY(lr__json_bool(rope, "truncate", &r->truncate, where));
-        LR_TRY(lr__json_int(rope, "original_max_position_embeddings", &r->original_context,
-                            where));
+        LR_TRY(lr__json_int(rope, "original_max_position_embeddings", &r->original_context, where));
     }
-    LR_TRY(check_positive(r->theta, "rope_theta", where));
-    LR_TRY(check_positive(r->factor, "rope factor", where));
-    LR_TRY(check_positive((double)r->original_context, "original_max_position_embeddings", where));
-    LR_TRY(check_positive(r->low_factor, "low_freq_factor", where));
-    LR_FAIL_IF(r->type == LR__ROPE_LLAMA3 && !(r->high_factor > r->low_factor), LR_E_FORMAT,
-               "%s: high_freq_factor %g, expected more than low_freq_factor %g", where,
-               r->high_factor, r->low_factor);
+    LR_TRY(check_rope(r, where));
+done:
+    return status;
+}
+
+/* Layers from some layer on attend within the window: the one pattern these families have. */
+static lr_status first_sliding(lr__config *c, const json_t *json, const char *where) {
+    int64_t first = c->architecture == LR__ARCH_MISTRAL ? 0 : MAX_WINDOW_LAYERS;
+    const json_t *types = json_object_get(json, "layer_types");
+    lr_status status = LR_OK;
+    if (c->architecture != LR__ARCH_MISTRAL)
+        LR_TRY(lr__json_int(json, "max_window_layers", &first, where));
+    first = first < 0 ? 0 : first > c->layers ? c->layers : first;
+    LR_FAIL_IF(json_is_array(types) && json_array_size(types) != (size_t)c->layers, LR_E_FORMAT,
+               "%s: layer_types of %zu layers, expected %d", where, json_array_size(types),
+               c->layers);
+    for (size_t i = 0; i < json_array_size(types); i++) {
+        const char *type = json_string_value(json_array_get(types, i));
+        const char *expected = (int64_t)i < first ? "full_attention" : "sliding_attention";
+        LR_FAIL_IF(!type || strcmp(type, expected), LR_E_UNSUPPORTED,
+                   "%s: layer_types: \"%s\" at %zu, expected \"%s\"", where,
+                   type ? type : "(not text)", i, expected);
+    }
+    c->first_sliding_layer = (int32_t)first;
 done:
     return status;
 }
 
 static lr_status read_window(lr__config *c, const json_t *json, const char *where) {
-    int64_t window = 0, first = 0;
+    int64_t window = 0;
     int32_t in_use = c->architecture == LR__ARCH_MISTRAL;
     lr_status status = LR_OK;
     const json_t *value = json_object_get(json, "sliding_window");
     if (c->architecture == LR__ARCH_LLAMA || !value || json_is_null(value)) return LR_OK;
     LR_TRY(lr__json_int(json, "sliding_window", &window, where));
     LR_TRY(lr__json_bool(json, "use_sliding_window", &in_use, where));
-    LR_TRY(lr__json_int(json, "max_window_layers", &first, where));
     if (!in_use) return LR_OK;
-    LR_FAIL_IF(window < 1 || window > INT32_MAX, LR_E_FORMAT, "%s: sliding_window %lld", where,
-               (long long)window);
+    LR_FAIL_IF(window < 1 || window > INT32_MAX, LR_E_FORMAT,
+               "%s: sliding_window %lld, expected 1 to %d", where, (long long)window, INT32_MAX);
     c->sliding_window = (int32_t)window;
-    if (c->architecture != LR__ARCH_MISTRAL)
-        c->first_sliding_layer = first < 0 ? 0 : first > c->layers ? c->layers : (int32_t)first;
+    status = first_sliding(c, json, where);
 done:
     return status;
 }

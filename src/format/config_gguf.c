@@ -43,12 +43,23 @@ static lr_status put_real(json_t *json, const char *key, const lr__gguf *gguf, c
     if (value == -1) return LR_OK;
     if (!isfinite(value))
         return lr__fail(LR_E_FORMAT, "%s: %s is not finite", gguf->mapping->path, name);
-    char text[32]; /* the shortest decimal that gives the same binary32: 1e-05, not 9.99999975e-06 */
+    char
+        text[32]; /* the shortest decimal that gives the same binary32: 1e-05, not 9.99999975e-06 */
     snprintf(text, sizeof text, "%.7g", value);
     double shorter = strtod(text, NULL);
     if ((float)shorter != (float)value) shorter = value;
     if (json_object_set_new(json, key, json_real(shorter))) return lr__nomem(64);
     return LR_OK;
+}
+
+/* Factors that Hugging Face's keys have no place for. */
+static lr_status refuse_factor(const lr__gguf *gguf, const char *arch, const char *gguf_key) {
+    char name[128];
+    double value = 1;
+    snprintf(name, sizeof name, "%s.%s", arch, gguf_key);
+    lr_status status = lr__gguf_real(gguf, name, &value);
+    if (status < 0 || value == 1) return status;
+    return lr__fail(LR_E_UNSUPPORTED, "%s: %s %g, expected 1", gguf->mapping->path, name, value);
 }
 
 static lr_status put_rope(json_t *json, const lr__gguf *gguf, const char *arch) {
@@ -60,12 +71,18 @@ static lr_status put_rope(json_t *json, const lr__gguf *gguf, const char *arch) 
     LR_TRY(lr__gguf_text(gguf, name, &type));
     if (!type.data || (type.size == 4 && !memcmp(type.data, "none", 4))) return LR_OK;
     LR_FAIL_IF(!(rope = json_object()), LR_E_NOMEM, "out of memory");
+    for (size_t i = 0; i < type.size; i++)
+        LR_FAIL_IF(type.data[i] < ' ' || type.data[i] > '~', LR_E_FORMAT, "%s: %s is not a name",
+                   gguf->mapping->path, name);
     LR_FAIL_IF(json_object_set_new(rope, "rope_type", json_stringn(type.data, type.size)),
-               LR_E_FORMAT, "%s: %s is not text", gguf->mapping->path, name);
+               LR_E_NOMEM, "out of memory");
     LR_TRY(put_real(rope, "factor", gguf, arch, "rope.scaling.factor"));
     LR_TRY(put_int(rope, "original_max_position_embeddings", gguf, arch,
                    "rope.scaling.original_context_length"));
-    LR_TRY(put_real(rope, "attention_factor", gguf, arch, "rope.scaling.attn_factor"));
+    LR_TRY(put_real(rope, "beta_fast", gguf, arch, "rope.scaling.yarn_beta_fast"));
+    LR_TRY(put_real(rope, "beta_slow", gguf, arch, "rope.scaling.yarn_beta_slow"));
+    LR_TRY(refuse_factor(gguf, arch, "rope.scaling.attn_factor"));
+    LR_TRY(refuse_factor(gguf, arch, "rope.scaling.yarn_attn_factor"));
     LR_FAIL_IF(json_object_set(json, "rope_scaling", rope), LR_E_NOMEM, "out of memory");
 done:
     json_decref(rope);
@@ -82,7 +99,9 @@ static lr_status put_token(json_t *json, const char *key, const lr__gguf *gguf,
 }
 
 static lr_status put_sizes(json_t *json, const lr__gguf *gguf, const char *arch) {
-    static const struct { const char *key, *gguf_key; } sizes[] = {
+    static const struct {
+        const char *key, *gguf_key;
+    } sizes[] = {
         {"num_hidden_layers", "block_count"},
         {"hidden_size", "embedding_length"},
         {"intermediate_size", "feed_forward_length"},
@@ -119,6 +138,16 @@ static lr_status put_facts_of_tensors(json_t *json, const lr__gguf *gguf, const 
     return failed ? lr__nomem(64) : LR_OK;
 }
 
+static lr_status check_rotary_size(const lr__gguf *gguf, const char *arch, int32_t head_size) {
+    char name[128];
+    int64_t size = head_size;
+    snprintf(name, sizeof name, "%s.rope.dimension_count", arch);
+    lr_status status = lr__gguf_int(gguf, name, &size);
+    if (status < 0 || size == head_size) return status;
+    return lr__fail(LR_E_UNSUPPORTED, "%s: %s %lld, expected the head size %d", gguf->mapping->path,
+                    name, (long long)size, head_size);
+}
+
 static const char *class_name(const char *arch) {
     return !strcmp(arch, "qwen2")   ? "Qwen2ForCausalLM"
            : !strcmp(arch, "qwen3") ? "Qwen3ForCausalLM"
@@ -143,7 +172,9 @@ lr_status lr__config_from_gguf(lr__config *out, const lr__gguf *gguf) {
     LR_TRY(put_token(json, "eos_token_id", gguf, "tokenizer.ggml.eos_token_id"));
     LR_TRY(put_token(json, "pad_token_id", gguf, "tokenizer.ggml.padding_token_id"));
     LR_TRY(lr__config_from_json(out, json, gguf->mapping->path));
+    LR_TRY(check_rotary_size(gguf, arch, out->head_size));
 done:
+    if (status < 0) lr__config_clear(out);
     json_decref(json);
     return status;
 }

@@ -12,11 +12,11 @@
 #include <time.h>
 
 typedef struct activations {
-    float *x;      /* residual stream [tokens, hidden] */
-    float *normed; /* [tokens, hidden] */
+    float *x;                 /* residual stream [tokens, hidden] */
+    float *normed;            /* [tokens, hidden] */
     float *q, *k, *v, *mixed; /* attention */
     float *gate, *up;         /* MLP */
-    float *out;    /* what a block adds to the stream */
+    float *out;               /* what a block adds to the stream */
     float *cosine, *sine;
     float *norm_weight;
     lr__attention_span *spans;
@@ -80,6 +80,9 @@ static lr_status check_segments(lr__step *step) {
             return lr__fail(LR_E_INVALID, "row %d has two segments in one step", segment->row);
         step->tokens += segment->count;
     }
+    if (step->tokens > INT32_MAX)
+        return lr__fail(LR_E_INVALID, "a step of %lld tokens, at most %d", (long long)step->tokens,
+                        INT32_MAX);
     return LR_OK;
 }
 
@@ -88,8 +91,8 @@ static lr_status place_tokens(lr__step *step) {
     lr_status status = LR_OK;
     int64_t at = 0;
     LR_TRY(lr__arena_take(&session->arena, &step->ids, (size_t)step->tokens, sizeof(int32_t)));
-    LR_TRY(lr__arena_take(&session->arena, &step->positions, (size_t)step->tokens,
-                          sizeof(int32_t)));
+    LR_TRY(
+        lr__arena_take(&session->arena, &step->positions, (size_t)step->tokens, sizeof(int32_t)));
     for (int32_t s = 0; s < step->count; s++) {
         const lr_segment *segment = &step->segments[s];
         int32_t first = session->opts.no_cache ? 0 : session->rows[segment->row].length;
@@ -106,8 +109,9 @@ static lr_status make_caches(lr__step *step) {
     lr_session *session = step->session;
     const lr__config *c = &step->graph->origin->config;
     lr_status status = LR_OK;
-    size_t count = (size_t)c->layers * (size_t)session->opts.positions *
-                   (size_t)(c->key_value_heads * c->head_size);
+    size_t count = (size_t)c->layers * (size_t)(c->key_value_heads * c->head_size);
+    LR_FAIL_IF(__builtin_mul_overflow(count, (size_t)session->opts.positions, &count), LR_E_INVALID,
+               "session: a cache of %d positions cannot be held", session->opts.positions);
     for (int32_t s = 0; s < step->count && !session->opts.no_cache; s++) {
         lr__row *row = &session->rows[step->segments[s].row];
         if (!row->keys) LR_TRY(lr__new_aligned(&row->keys, count, sizeof(float)));
@@ -169,8 +173,8 @@ static void for_rows(run *r, lr__pool_fn fn, rows_job *job) {
                  fn, job);
 }
 
-#define EACH_ROW(t, index, tokens)                                                                 \
-    for (int64_t t = (index) * ROWS_EACH; t < ((index) + 1) * ROWS_EACH && t < (tokens); t++)
+#define EACH_ROW(t, index, tokens) \
+    for (int64_t t = (index)*ROWS_EACH; t < ((index) + 1) * ROWS_EACH && t < (tokens); t++)
 
 static void norm_rows(void *work, int64_t index, int32_t thread) {
     (void)thread;
@@ -196,8 +200,7 @@ static void turn_rows(void *work, int64_t index, int32_t thread) {
     EACH_ROW(t, index, j->r->step->tokens)
     for (int64_t h = 0; h < j->heads; h++) {
         float *head = j->to + t * j->width + h * 2 * j->half;
-        if (j->norms_heads)
-            j->kernels->rmsnorm(2 * j->half, head, j->weight, j->epsilon, head);
+        if (j->norms_heads) j->kernels->rmsnorm(2 * j->half, head, j->weight, j->epsilon, head);
         j->kernels->rope(2 * j->half, j->r->a.cosine + t * j->half, j->r->a.sine + t * j->half,
                          head);
     }
@@ -238,28 +241,28 @@ static void add_to_stream(run *r) {
 
 /* ---- hooks and linears ---- */
 
-static void view(lr_tensor *out, const float *data, int64_t tokens, int64_t width) {
-    int64_t shape[2] = {tokens, width};
-    lr_tensor_view(out, (void *)data, LR_F32, 2, shape);
+static lr_tensor view(const float *data, int64_t tokens, int64_t width) {
+    lr_tensor tensor = {.data = (void *)data,
+                        .dtype = LR_F32,
+                        .ndim = 2,
+                        .device = LR_HOST,
+                        .shape = {tokens, width},
+                        .stride = {width, 1}};
+    return tensor;
 }
 
-static lr_status call_hooks(lr__step *step, int32_t event, int32_t target, int32_t layer,
-                            const lr_linear *linear, const char *name, int64_t input_id,
-                            const lr_tensor *input, const lr_tensor *output) {
+/* Completes the event; its tokens are the step's unless it brings its own. */
+static lr_status call_hooks(lr__step *step, int32_t target, const lr_hook_event *given) {
     lr_session *session = step->session;
-    if (!lr__watch_has(&session->watch, session->opts.hooks, target, event)) return LR_OK;
-    lr_hook_event e = {.size = sizeof e,
-                       .event = event,
-                       .layer = layer,
-                       .module = name,
-                       .linear = linear,
-                       .input_id = input_id,
-                       .step = session->step,
-                       .input = *input,
-                       .output = *output,
-                       .tokens = step->ids,
-                       .positions = step->positions};
-    return lr__watch_call(&session->watch, session->opts.hooks, target, &e);
+    lr_hook_event event = *given;
+    if (!lr__watch_has(&session->watch, session->opts.hooks, target, event.event)) return LR_OK;
+    event.size = sizeof event;
+    event.step = session->step;
+    if (!event.tokens) {
+        event.tokens = step->ids;
+        event.positions = step->positions;
+    }
+    return lr__watch_call(&session->watch, session->opts.hooks, target, &event);
 }
 
 /* Linears first .. first + count - 1 of a block, which read one input. */
@@ -268,22 +271,27 @@ static lr_status run_linears(run *r, int32_t block, int32_t first, int32_t count
     lr__step *step = r->step;
     lr_linear *const *linears = step->graph->blocks[block].linears + first;
     int32_t target = block * LR__BLOCK_LINEARS + first;
-    int64_t ldy[LR__BLOCK_LINEARS], input_id = next_input_id();
+    int64_t ldy[LR__BLOCK_LINEARS];
     lr_status status = LR_OK;
-    lr_tensor in, out;
-    view(&in, x, step->tokens, linears[0]->in);
+    lr_hook_event e = {.layer = block,
+                       .input_id = next_input_id(),
+                       .input = view(x, step->tokens, linears[0]->in)};
+    e.event = LR_BEFORE_FORWARD;
     for (int32_t i = 0; i < count; i++) {
         ldy[i] = linears[i]->out;
-        view(&out, NULL, step->tokens, linears[i]->out);
-        LR_TRY(call_hooks(step, LR_BEFORE_FORWARD, target + i, block, linears[i],
-                          linears[i]->name, input_id, &in, &out));
+        e.linear = linears[i];
+        e.module = linears[i]->name;
+        e.output = view(NULL, step->tokens, linears[i]->out);
+        LR_TRY(call_hooks(step, target + i, &e));
     }
     LR_TRY(lr__linear_forward(&step->evaluation, (const lr_linear *const *)linears, count, x,
                               linears[0]->in, step->tokens, y, ldy));
+    e.event = LR_AFTER_FORWARD;
     for (int32_t i = 0; i < count; i++) {
-        view(&out, y[i], step->tokens, linears[i]->out);
-        LR_TRY(call_hooks(step, LR_AFTER_FORWARD, target + i, block, linears[i],
-                          linears[i]->name, input_id, &in, &out));
+        e.linear = linears[i];
+        e.module = linears[i]->name;
+        e.output = view(y[i], step->tokens, linears[i]->out);
+        LR_TRY(call_hooks(step, target + i, &e));
     }
 done:
     return status;
@@ -342,18 +350,27 @@ done:
     return status;
 }
 
+/* Neurons beyond an extent are not computed; whoever looks sees zeros. */
+static void clear_beyond(const run *r, float *x, int64_t cut) {
+    int64_t wide = r->config->intermediate_size;
+    for (int64_t t = 0; cut < wide && t < r->step->tokens; t++)
+        memset(x + t * wide + cut, 0, (size_t)(wide - cut) * sizeof *x);
+}
+
 static lr_status run_mlp(run *r, int32_t layer) {
     const lr__block *block = &r->step->graph->blocks[layer];
     float *const gate_up[2] = {r->a.gate, r->a.up};
     int64_t wide = r->config->intermediate_size;
     lr_status status = LR_OK;
-    norm(r, block->mlp_norm, r->a.x, r->a.normed);
-    LR_TRY(run_linears(r, layer, LR__GATE, 2, r->a.normed, gate_up));
     rows_job j = {.from = r->a.gate,
                   .to = r->a.up,
                   .width = wide,
                   .cut = lr__extent_of(r->step->evaluation.extents,
                                        block->linears[LR__UP]->terms[0].ops[0].out_axis, wide)};
+    clear_beyond(r, r->a.gate, j.cut);
+    clear_beyond(r, r->a.up, j.cut);
+    norm(r, block->mlp_norm, r->a.x, r->a.normed);
+    LR_TRY(run_linears(r, layer, LR__GATE, 2, r->a.normed, gate_up));
     for_rows(r, gate_rows, &j);
     LR_TRY(run_linears(r, layer, LR__DOWN, 1, r->a.up, &r->a.out));
     add_to_stream(r);
@@ -364,25 +381,27 @@ done:
 static lr_status run_block(run *r, int32_t layer) {
     lr__step *step = r->step;
     int32_t target = lr__watch_block(step->graph, layer);
-    const char *name = step->graph->blocks[layer].name;
-    int64_t input_id = next_input_id();
+    int64_t hidden = r->config->hidden_size;
     lr_status status = LR_OK;
-    lr_tensor in, out;
     float *before = NULL;
     lr__arena_mark mark = lr__arena_here(&r->session->arena);
-    view(&in, r->a.x, step->tokens, r->config->hidden_size);
-    view(&out, NULL, step->tokens, r->config->hidden_size);
-    LR_TRY(call_hooks(step, LR_BEFORE_FORWARD, target, layer, NULL, name, input_id, &in, &out));
+    lr_hook_event e = {.event = LR_BEFORE_FORWARD,
+                       .layer = layer,
+                       .module = step->graph->blocks[layer].name,
+                       .input_id = next_input_id(),
+                       .input = view(r->a.x, step->tokens, hidden),
+                       .output = view(NULL, step->tokens, hidden)};
+    LR_TRY(call_hooks(step, target, &e));
     if (lr__watch_has(&r->session->watch, r->session->opts.hooks, target, LR_AFTER_FORWARD)) {
-        LR_TRY(take(r, &before, r->config->hidden_size));
-        memcpy(before, r->a.x,
-               (size_t)(step->tokens * r->config->hidden_size) * sizeof *before);
-        in.data = before;
+        LR_TRY(take(r, &before, hidden));
+        memcpy(before, r->a.x, (size_t)(step->tokens * hidden) * sizeof *before);
+        e.input.data = before;
     }
     LR_TRY(run_attention(r, layer));
     LR_TRY(run_mlp(r, layer));
-    out.data = r->a.x;
-    LR_TRY(call_hooks(step, LR_AFTER_FORWARD, target, layer, NULL, name, input_id, &in, &out));
+    e.event = LR_AFTER_FORWARD;
+    e.output.data = r->a.x;
+    LR_TRY(call_hooks(step, target, &e));
 done:
     lr__arena_release(&r->session->arena, mark);
     return status;
@@ -464,24 +483,58 @@ done:
     return status;
 }
 
-lr_status lr__step_head_hooks(lr__step *step, int32_t event, const float *hidden, int64_t count,
-                              float *logits) {
-    const lr_linear *head = step->graph->head;
-    lr_tensor in, out;
-    view(&in, hidden, count, head->in);
-    view(&out, logits, count, head->out);
-    return call_hooks(step, event, lr__graph_linear_count(step->graph) - 1, -1, head, head->name,
-                      step->head_input, &in, &out);
+lr__head_rows lr__step_all(const lr__step *step) {
+    lr__head_rows all = {step->hidden, step->ids, step->positions, step->tokens};
+    return all;
 }
 
-lr_status lr__step_logits(lr__step *step, const float *hidden, int64_t count, float *logits) {
+lr_status lr__step_pick(const lr__step *step, int32_t scored, lr__head_rows *rows) {
+    lr__arena *arena = &step->session->arena;
+    size_t width = (size_t)step->graph->origin->config.hidden_size;
+    size_t count = (size_t)(scored ? step->tokens - step->count : step->count);
+    lr_status status = LR_OK;
+    int64_t at = 0, to = 0;
+    LR_TRY(lr__arena_take(arena, &rows->hidden, count * width, sizeof(float)));
+    LR_TRY(lr__arena_take(arena, &rows->ids, count, sizeof(int32_t)));
+    LR_TRY(lr__arena_take(arena, &rows->positions, count, sizeof(int32_t)));
+    for (int32_t s = 0; s < step->count; s++) {
+        int64_t all = step->segments[s].count, from = at + (scored ? 0 : all - 1);
+        size_t some = scored ? (size_t)all - 1 : 1;
+        memcpy(rows->hidden + (size_t)to * width, step->hidden + (size_t)from * width,
+               some * width * sizeof(float));
+        memcpy(rows->ids + to, step->ids + from, some * sizeof(int32_t));
+        memcpy(rows->positions + to, step->positions + from, some * sizeof(int32_t));
+        at += all;
+        to += (int64_t)some;
+    }
+    rows->count = to;
+done:
+    return status;
+}
+
+lr_status lr__step_head_hooks(lr__step *step, int32_t event, const lr__head_rows *rows,
+                              float *logits) {
+    const lr_linear *head = step->graph->head;
+    const lr_hook_event e = {.event = event,
+                             .layer = -1,
+                             .module = head->name,
+                             .linear = head,
+                             .input_id = step->head_input,
+                             .input = view(rows->hidden, rows->count, head->in),
+                             .output = view(logits, rows->count, head->out),
+                             .tokens = rows->ids,
+                             .positions = rows->positions};
+    return call_hooks(step, lr__graph_linear_count(step->graph) - 1, &e);
+}
+
+lr_status lr__step_logits(lr__step *step, const lr__head_rows *rows, float *logits) {
     const lr_linear *head = step->graph->head;
     double begin = now();
     lr_status status = LR_OK;
-    LR_TRY(lr__step_head_hooks(step, LR_BEFORE_FORWARD, hidden, count, NULL));
-    LR_TRY(lr__linear_forward(&step->evaluation, &head, 1, hidden, head->in, count, &logits,
-                              &head->out));
-    LR_TRY(lr__step_head_hooks(step, LR_AFTER_FORWARD, hidden, count, logits));
+    LR_TRY(lr__step_head_hooks(step, LR_BEFORE_FORWARD, rows, NULL));
+    LR_TRY(lr__linear_forward(&step->evaluation, &head, 1, rows->hidden, head->in, rows->count,
+                              &logits, &head->out));
+    LR_TRY(lr__step_head_hooks(step, LR_AFTER_FORWARD, rows, logits));
 done:
     step->session->seconds += now() - begin;
     return status;

@@ -42,7 +42,9 @@ done:
 lr_status lr_hook_remove(lr_hooks *hooks, int32_t id) {
     for (size_t i = 0; hooks && i < hooks->count; i++)
         if (hooks->items[i].id == id && hooks->items[i].fn) {
-            hooks->items[i].fn = NULL;
+            hooks->items[i].fn = NULL; /* the place stays: forwards hold its number */
+            lr__free(hooks->items[i].pattern);
+            hooks->items[i].pattern = NULL;
             return LR_OK;
         }
     return lr__fail(LR_E_NOTFOUND, "hook %d is not registered", id);
@@ -65,12 +67,14 @@ static const char *target_name(const lr__graph *graph, int32_t target) {
 }
 
 lr_status lr__watch_update(lr__watch *watch, const lr_hooks *hooks, const lr__graph *graph) {
-    if (!hooks || (watch->hooks_version == hooks->version && watch->graph_version == graph->version)) return LR_OK;
+    if (!hooks ||
+        (watch->hooks_version == hooks->version && watch->graph_version == graph->version))
+        return LR_OK;
     lr_status status = LR_OK;
     int32_t targets = lr__graph_linear_count(graph) + graph->block_count, used = 0;
     watch->graph_version = 0;
-    LR_TRY(lr__grow(&watch->first, &watch->first_capacity, (size_t)targets + 1,
-                    sizeof *watch->first));
+    LR_TRY(
+        lr__grow(&watch->first, &watch->first_capacity, (size_t)targets + 1, sizeof *watch->first));
     for (int32_t t = 0; t < targets; t++) {
         watch->first[t] = used;
         LR_TRY(lr__grow(&watch->hooks, &watch->hooks_capacity, (size_t)used + hooks->count,

@@ -16,7 +16,7 @@ static lr_status metadata_of(json_t **out, const lr_linear *linear, json_t *stru
     LR_FAIL_IF(json_object_set_new(structure, "shape", shape), LR_E_NOMEM,
                "out of memory for JSON");
     section = json_pack("{s:i, s:{s:O}}", "version", 1, "modules", linear->name, structure);
-    LR_FAIL_IF(!section, LR_E_INVALID, "\"%s\": the module's name is not UTF-8", linear->name);
+    LR_FAIL_IF(!section, LR_E_NOMEM, "out of memory for JSON");
     LR_TRY(lr__json_text(&text, section, 0));
     *out = json_pack("{s:s, s:s}", "format", "pt", "lowrank", text);
     LR_FAIL_IF(!*out, LR_E_NOMEM, "out of memory for JSON");
@@ -24,6 +24,13 @@ done:
     json_decref(section);
     lr__free(text);
     return status;
+}
+
+/* Names stand in JSON. */
+static lr_status check_name(const char *name) {
+    json_t *text = json_string(name);
+    json_decref(text);
+    return text ? LR_OK : lr__fail(LR_E_INVALID, "a module's name is not UTF-8");
 }
 
 lr_status lr_linear_save(const lr_linear *linear, const char *path, int32_t dtype, int32_t force) {
@@ -35,6 +42,7 @@ lr_status lr_linear_save(const lr_linear *linear, const char *path, int32_t dtyp
     lr__outgoing_list list = {.ctx = linear->ctx, .dtype = dtype};
     LR_FAIL_IF(dtype != LR_F32 && dtype != LR_F16 && dtype != LR_BF16, LR_E_INVALID,
                "%s: type %s, expected f32, f16 or bf16", path, lr_dtype_name(dtype));
+    LR_TRY(check_name(linear->name));
     LR_TRY(lr__output_begin(&output, path, 0, force));
     LR_TRY(lr__outgoing_linear(&structure, &list, linear, 0));
     LR_TRY(metadata_of(&metadata, linear, structure));

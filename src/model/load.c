@@ -20,23 +20,39 @@ typedef struct loader {
 
 /* "model.layers.3.mlp.up_proj" -> "blk.3.ffn_up"; other names are copied. */
 static void stored_module_name(const loader *l, const char *module, char *out) {
-    static const struct { const char *usual, *gguf; } parts[] = {
-        {"self_attn.q_proj", "attn_q"},           {"self_attn.k_proj", "attn_k"},
-        {"self_attn.v_proj", "attn_v"},           {"self_attn.o_proj", "attn_output"},
-        {"mlp.gate_proj", "ffn_gate"},            {"mlp.up_proj", "ffn_up"},
-        {"mlp.down_proj", "ffn_down"},            {"input_layernorm", "attn_norm"},
-        {"post_attention_layernorm", "ffn_norm"}, {"self_attn.q_norm", "attn_q_norm"},
-        {"self_attn.k_norm", "attn_k_norm"}};
+    static const struct {
+        const char *usual, *gguf;
+    } parts[] = {{"self_attn.q_proj", "attn_q"},
+                 {"self_attn.k_proj", "attn_k"},
+                 {"self_attn.v_proj", "attn_v"},
+                 {"self_attn.o_proj", "attn_output"},
+                 {"mlp.gate_proj", "ffn_gate"},
+                 {"mlp.up_proj", "ffn_up"},
+                 {"mlp.down_proj", "ffn_down"},
+                 {"input_layernorm", "attn_norm"},
+                 {"post_attention_layernorm", "ffn_norm"},
+                 {"self_attn.q_norm", "attn_q_norm"},
+                 {"self_attn.k_norm", "attn_k_norm"}};
     int layer, used = 0;
     snprintf(out, NAME_SIZE, "%s", module);
     if (!l->origin->gguf) return;
-    if (!strcmp(module, "model.embed_tokens")) snprintf(out, NAME_SIZE, "token_embd");
-    else if (!strcmp(module, "model.norm")) snprintf(out, NAME_SIZE, "output_norm");
-    else if (!strcmp(module, "lm_head")) snprintf(out, NAME_SIZE, "output");
+    if (!strcmp(module, "model.embed_tokens"))
+        snprintf(out, NAME_SIZE, "token_embd");
+    else if (!strcmp(module, "model.norm"))
+        snprintf(out, NAME_SIZE, "output_norm");
+    else if (!strcmp(module, "lm_head"))
+        snprintf(out, NAME_SIZE, "output");
     else if (sscanf(module, "model.layers.%d.%n", &layer, &used) == 1 && used)
         for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
             if (!strcmp(module + used, parts[i].usual))
                 snprintf(out, NAME_SIZE, "blk.%d.%s", layer, parts[i].gguf);
+}
+
+static lr_status check_gguf_type(const loader *l, const char *name) {
+    const lr__stored *stored = l->origin->gguf ? lr__stored_find(l->list, name) : NULL;
+    if (!stored || stored->dtype >= 0) return LR_OK;
+    return lr__fail(LR_E_UNSUPPORTED, "%s: type %s, expected F32, F16, BF16, Q8_0 or Q4_1", name,
+                    lr__gguf_type_name(-1 - stored->dtype));
 }
 
 /* The tensor `<module>.<kind>` as it is stored, renamed to its usual name, of the wanted shape
@@ -48,6 +64,7 @@ static lr_status load_param(loader *l, const char *module, const char *kind, int
     stored_module_name(l, module, stored_module);
     snprintf(stored, sizeof stored, "%s.%s", stored_module, kind);
     snprintf(usual, sizeof usual, "%s.%s", module, kind);
+    LR_TRY(check_gguf_type(l, stored));
     LR_TRY(lr__param_of_stored(out, l->list, stored, NULL, &l->cache));
     const lr__matrix *m = &(*out)->matrix;
     LR_FAIL_IF((*out)->ndim != (cols ? 2 : 1) || m->rows != rows || m->cols != (cols ? cols : 1),
@@ -85,15 +102,18 @@ done:
 }
 
 static lr_status permuted_bias(lr__param **bias, const lr__index *rows, const lr_ctx *ctx) {
-    lr__param *usual;
-    lr_status status = lr__param_new(&usual, (*bias)->name, (*bias)->matrix.rows, 1, 1);
-    if (status < 0) return status;
-    for (int64_t i = 0; i < rows->count; i++)
-        lr__matrix_widen(ctx->device.kernels, &(*bias)->matrix, rows->values[i], 1, 1,
-                         lr__param_floats(usual) + i, 1);
+    lr_status status = LR_OK;
+    lr__param *usual = NULL;
+    float *stored = NULL;
+    LR_TRY(lr__new(&stored, (size_t)lr__param_count(*bias), sizeof *stored));
+    LR_TRY(lr__param_new(&usual, (*bias)->name, (*bias)->matrix.rows, 1, 1));
+    lr__param_widen(ctx->device.kernels, *bias, stored);
+    for (int64_t i = 0; i < rows->count; i++) lr__param_floats(usual)[i] = stored[rows->values[i]];
     lr__param_drop(*bias);
     *bias = usual;
-    return LR_OK;
+done:
+    lr__free(stored);
+    return status;
 }
 
 static lr_status dense_linear(loader *l, const char *module, int64_t outs, int64_t ins,
@@ -131,8 +151,8 @@ static lr_status name_intermediate_axis(lr__block *block, int64_t size) {
     lr__axis *axis;
     lr_status status = lr__axis_new(&axis, size, "%s.intermediate", block->name);
     if (status < 0) return status;
-    for (int i = LR__GATE; i <= LR__DOWN; i++) lr__linear_name_axis(block->linears[i], axis,
-                                                                    i != LR__DOWN);
+    for (int i = LR__GATE; i <= LR__DOWN; i++)
+        lr__linear_name_axis(block->linears[i], axis, i != LR__DOWN);
     lr__axis_drop(axis);
     return LR_OK;
 }
@@ -184,9 +204,9 @@ static lr_status load_embedding(loader *l, lr__param **out) {
     lr_status status = LR_OK;
     if (!structure) return load_param(l, module, "weight", rows, cols, out);
     LR_TRY(lr__structure_read(&linear, l->ctx, module, rows, cols, structure, l->list, &l->cache));
-    LR_FAIL_IF(lr_linear_kind(linear) != LR_LINEAR_DENSE || linear->terms[0].count != 1 ||
-                   linear->bias,
-               LR_E_UNSUPPORTED, "%s: a chain, expected one matrix", module);
+    LR_FAIL_IF(
+        lr_linear_kind(linear) != LR_LINEAR_DENSE || linear->terms[0].count != 1 || linear->bias,
+        LR_E_UNSUPPORTED, "%s: a chain, expected one matrix", module);
     *out = lr__param_keep(linear->terms[0].ops[0].param);
 done:
     lr_linear_free(linear);
@@ -206,8 +226,8 @@ static lr_status load_graph(loader *l, lr__graph *graph) {
     if (c->is_tied && !json_object_get(l->modules, "lm_head"))
         LR_TRY(lr__linear_dense(&graph->head, l->ctx, "lm_head", graph->embedding, NULL));
     else
-        LR_TRY(load_linear(l, "lm_head", c->vocabulary_size, c->hidden_size, 0, NULL,
-                           &graph->head));
+        LR_TRY(
+            load_linear(l, "lm_head", c->vocabulary_size, c->hidden_size, 0, NULL, &graph->head));
 done:
     return status;
 }
@@ -229,7 +249,7 @@ static lr_status open_folder(lr__origin *origin, const char *path, int copy) {
     LR_TRY(lr__path_join(&file, path, "config.json"));
     LR_TRY(lr__json_read(&json, file, CONFIG_MOST));
     LR_TRY(lr__config_from_json(&origin->config, json, file));
-    LR_FAIL_IF(json_object_get(json, "quantization_config"), LR_E_UNSUPPORTED,
+    LR_FAIL_IF(json_is_object(json_object_get(json, "quantization_config")), LR_E_UNSUPPORTED,
                "%s: quantization_config: quantised folders are not read by this version", file);
     LR_TRY(lr__safetensors_add_folder(&origin->stored, path, copy));
 done:
@@ -258,8 +278,7 @@ static lr_status origin_open(lr__origin **out, const char *path, int copy) {
     origin->references = 1;
     pthread_mutex_init(&origin->tokenizer_lock, NULL);
     LR_TRY(lr__dup(&origin->path, path));
-    LR_TRY(lr__path_is_dir(path) ? open_folder(origin, path, copy)
-                                 : open_gguf(origin, path, copy));
+    LR_TRY(lr__path_is_dir(path) ? open_folder(origin, path, copy) : open_gguf(origin, path, copy));
     *out = origin;
     origin = NULL;
 done:

@@ -18,6 +18,7 @@ static lr_status model_of_graph(lr_model **out, lr__graph *graph) {
     LR_TRY(lr__new(&model, 1, sizeof *model));
     model->references = 1;
     pthread_mutex_init(&model->lock, NULL);
+    pthread_mutex_init(&model->edits, NULL);
     model->graph = lr__graph_keep(graph);
     model->ctx = lr__ctx_keep(graph->ctx);
     model->origin = lr__origin_keep(graph->origin);
@@ -55,6 +56,7 @@ void lr_model_free(lr_model *model) {
     lr__origin_drop(model->origin);
     lr_ctx_free(model->ctx);
     pthread_mutex_destroy(&model->lock);
+    pthread_mutex_destroy(&model->edits);
     lr__free(model->config_text);
     lr__free(model);
 }
@@ -67,12 +69,18 @@ lr__graph *lr__model_graph(const lr_model *model) {
     return graph;
 }
 
-void lr__model_publish(lr_model *model, lr__graph *graph) {
+static void publish(lr_model *model, lr__graph *graph) {
     pthread_mutex_lock(&model->lock);
     lr__graph *before = model->graph;
     model->graph = graph;
     pthread_mutex_unlock(&model->lock);
     lr__graph_drop(before);
+}
+
+void lr__model_publish(lr_model *model, lr__graph *graph) {
+    pthread_mutex_lock(&model->edits);
+    publish(model, graph);
+    pthread_mutex_unlock(&model->edits);
 }
 
 lr_status lr_model_clone(lr_model **out, const lr_model *model) {
@@ -112,8 +120,7 @@ lr_status lr_model_linear(const lr_model *model, int32_t index, lr_linear **out)
     *out = NULL;
     lr__graph *graph = lr__model_graph(model);
     int32_t count = lr__graph_linear_count(graph);
-    if (index >= 0 && index < count)
-        *out = lr__linear_keep(*lr__graph_linear(graph, index));
+    if (index >= 0 && index < count) *out = lr__linear_keep(*lr__graph_linear(graph, index));
     lr__graph_drop(graph);
     if (*out) return LR_OK;
     return lr__fail(LR_E_INVALID, "linear module %d, expected 0 to %d", index, count - 1);
@@ -141,8 +148,11 @@ static lr_status adopt(lr_linear **out, const lr__graph *graph, int32_t index,
                         before->name, (long long)linear->out, (long long)linear->in,
                         (long long)before->out, (long long)before->in);
     status = lr__linear_renamed(out, linear, before->name);
+    if (status < 0) return status;
+    lr__linear_name_axis(*out, NULL, 0); /* of the place it comes from */
+    lr__linear_name_axis(*out, NULL, 1);
     int32_t which = index % LR__BLOCK_LINEARS, block = index / LR__BLOCK_LINEARS;
-    if (status < 0 || block == graph->block_count || which < LR__GATE) return status;
+    if (block == graph->block_count || which < LR__GATE) return status;
     status = lr__axis_new(&axis, graph->origin->config.intermediate_size, "%s.intermediate",
                           graph->blocks[block].name);
     if (status < 0) {
@@ -161,6 +171,7 @@ lr_status lr_model_set_linear(lr_model *model, const char *name, const lr_linear
     lr_linear *adopted = NULL;
     if (!model || !name || !linear)
         return lr__fail(LR_E_INVALID, "lr_model_set_linear: model, name and linear are needed");
+    pthread_mutex_lock(&model->edits);
     graph = lr__model_graph(model);
     int32_t index = lr__graph_find_linear(graph, name);
     LR_FAIL_IF(index < 0, LR_E_NOTFOUND, "%s: no such linear module", name);
@@ -169,8 +180,11 @@ lr_status lr_model_set_linear(lr_model *model, const char *name, const lr_linear
     lr_linear **slot = lr__graph_linear(next, index);
     lr_linear_free(*slot);
     *slot = adopted;
-    lr__model_publish(model, next);
+    adopted = NULL;
+    publish(model, next);
 done:
+    pthread_mutex_unlock(&model->edits);
+    lr_linear_free(adopted);
     lr__graph_drop(graph);
     return status;
 }
@@ -191,8 +205,7 @@ static void count_param(const lr__param *param, int32_t is_bias, void *user) {
     (void)is_bias;
     for (size_t i = 0; i < t->count; i++)
         if (t->seen[i] == param) return;
-    if (t->status >= 0)
-        t->status = lr__grow(&t->seen, &t->capacity, t->count + 1, sizeof *t->seen);
+    if (t->status >= 0) t->status = lr__grow(&t->seen, &t->capacity, t->count + 1, sizeof *t->seen);
     if (t->status < 0) return;
     t->seen[t->count++] = param;
     t->numbers += lr__param_count(param);

@@ -7,8 +7,9 @@
 #include <lowrank/model.h>
 
 struct lr_model {
-    int32_t references; /* atomic */
-    pthread_mutex_t lock; /* held for as long as it takes to count a reference to `graph` */
+    int32_t references;    /* atomic */
+    pthread_mutex_t lock;  /* held for as long as it takes to count a reference to `graph` */
+    pthread_mutex_t edits; /* held from taking a version to publishing the next one */
     lr__graph *graph;
     lr_ctx *ctx;        /* the same for all versions */
     lr__origin *origin; /* the same for all versions */
@@ -18,7 +19,7 @@ struct lr_model {
 lr_model *lr__model_keep(const lr_model *model);
 /* The current version, with a reference of the caller's own. */
 lr__graph *lr__model_graph(const lr_model *model);
-/* Publishes a version made from the current one; takes over the reference. */
+/* Publishes a version, whatever was published meanwhile; takes over the reference. */
 void lr__model_publish(lr_model *model, lr__graph *graph);
 
 #endif

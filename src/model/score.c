@@ -28,7 +28,7 @@ typedef struct token_state {
 /* One side of the comparison: hidden rows that are scored, and the head's tiles. */
 typedef struct side {
     lr__step *step;
-    const float *hidden; /* input of the leading matrix [tokens, width] */
+    const float *hidden;       /* input of the leading matrix [tokens, width] */
     const lr__matrix *leading; /* NULL: no single leading matrix, logits by whole rows */
     const lr__param *bias;
     int64_t width;
@@ -85,23 +85,15 @@ static void fold_token(void *work, int64_t index, int32_t thread) {
     state->cross += cross;
 }
 
-/* Rows that have a next token, gathered; their targets. */
-static lr_status gather_scored(lr__step *step, float **hidden, int32_t **targets) {
-    size_t width = (size_t)step->graph->origin->config.hidden_size;
-    size_t scored = (size_t)(step->tokens - step->count);
-    lr_status status = LR_OK;
-    int64_t at = 0, to = 0;
-    LR_TRY(lr__arena_take(&step->session->arena, hidden, scored * width, sizeof(float)));
-    LR_TRY(lr__arena_take(&step->session->arena, targets, scored, sizeof(int32_t)));
-    for (int32_t s = 0; s < step->count; s++) {
-        int32_t count = step->segments[s].count - 1;
-        memcpy(*hidden + (size_t)to * width, step->hidden + (size_t)at * width,
-               (size_t)count * width * sizeof(float));
-        memcpy(*targets + to, step->segments[s].tokens + 1, (size_t)count * sizeof(int32_t));
-        at += count + 1;
+/* What comes after each scored token. */
+static lr_status gather_targets(lr__step *step, int32_t **targets) {
+    size_t to = 0, scored = (size_t)(step->tokens - step->count);
+    lr_status status = lr__arena_take(&step->session->arena, targets, scored, sizeof(int32_t));
+    for (int32_t s = 0; status >= 0 && s < step->count; s++) {
+        size_t count = (size_t)step->segments[s].count - 1;
+        memcpy(*targets + to, step->segments[s].tokens + 1, count * sizeof(int32_t));
         to += count;
     }
-done:
     return status;
 }
 
@@ -117,12 +109,12 @@ static lr_status run_tail(side *s, const float *hidden, int64_t tokens) {
     tail.terms = &tail_term;
     tail.term_count = 1;
     tail.bias = NULL;
-    tail.out = s->width = lr__extent_of(s->step->evaluation.extents, term->ops[1].out_axis,
-                                        term->ops[1].out);
+    tail.out = s->width =
+        lr__extent_of(s->step->evaluation.extents, term->ops[1].out_axis, term->ops[1].out);
     const lr_linear *module = &tail;
     float *value;
-    lr_status status = lr__arena_take(&s->step->session->arena, &value,
-                                      (size_t)(tokens * tail.out), sizeof(float));
+    lr_status status = lr__arena_take(&s->step->session->arena, &value, (size_t)(tokens * tail.out),
+                                      sizeof(float));
     if (status >= 0)
         status = lr__linear_forward(&s->step->evaluation, &module, 1, hidden, head->in, tokens,
                                     &value, &tail.out);
@@ -171,8 +163,7 @@ static lr_status run_tile(const side *s, const job *j) {
                     .ldy = j->ld,
                     .scale = s->scale,
                     .batch = s->step->evaluation.batch};
-    lr_status status =
-        lr__matmul_run(s->step->evaluation.device, &s->step->session->arena, &m);
+    lr_status status = lr__matmul_run(s->step->evaluation.device, &s->step->session->arena, &m);
     for (int64_t t = 0; s->bias && t < j->tokens; t++)
         j->kernels->axpy(j->outs, 1, s->bias_values + j->first_out, s->tile + t * j->ld);
     return status;
@@ -195,8 +186,10 @@ static lr_status fold_tiles(const side *model, const side *reference, job *j, in
     j->tokens = tokens;
     for (int64_t at = 0; at < end && status >= 0; at += step) {
         int64_t size = end - at < step ? end - at : step;
-        if (is_tiled) j->first_out = at, j->outs = size;
-        else j->first_token = at, j->tokens = size;
+        if (is_tiled)
+            j->first_out = at, j->outs = size;
+        else
+            j->first_token = at, j->tokens = size;
         status = is_tiled ? run_tile(model, j) : run_whole(model, j);
         if (status >= 0 && reference)
             status = is_tiled ? run_tile(reference, j) : run_whole(reference, j);
@@ -231,9 +224,9 @@ static lr_status finish_scores(const lr__step *step, const token_state *states, 
 }
 
 /* The head's hooks see its input; its output never exists as a whole. */
-static lr_status call_head_hooks(lr__step *step, const float *hidden, int64_t tokens) {
-    lr_status status = lr__step_head_hooks(step, LR_BEFORE_FORWARD, hidden, tokens, NULL);
-    if (status >= 0) status = lr__step_head_hooks(step, LR_AFTER_FORWARD, hidden, tokens, NULL);
+static lr_status call_head_hooks(lr__step *step, const lr__head_rows *rows) {
+    lr_status status = lr__step_head_hooks(step, LR_BEFORE_FORWARD, rows, NULL);
+    if (status >= 0) status = lr__step_head_hooks(step, LR_AFTER_FORWARD, rows, NULL);
     return status;
 }
 
@@ -244,18 +237,19 @@ lr_status lr__step_score(lr__step *step, lr__step *reference, lr__score *scores)
     int64_t tokens = step->tokens - step->count;
     int32_t is_tiled = is_plain_head(head) && (!reference || is_plain_head(reference->graph->head));
     side sides[2];
-    float *hidden, *reference_hidden;
+    lr__head_rows rows, reference_rows;
     int32_t *targets;
     struct timespec begin, end;
     job j = {.kernels = step->evaluation.device->kernels};
     clock_gettime(CLOCK_MONOTONIC, &begin);
     memset(scores, 0, (size_t)tokens * sizeof *scores);
-    LR_TRY(gather_scored(step, &hidden, &targets));
-    LR_TRY(call_head_hooks(step, hidden, tokens));
-    LR_TRY(side_begin(&sides[0], step, hidden, tokens, is_tiled));
+    LR_TRY(gather_targets(step, &targets));
+    LR_TRY(lr__step_pick(step, 1, &rows));
+    LR_TRY(call_head_hooks(step, &rows));
+    LR_TRY(side_begin(&sides[0], step, rows.hidden, tokens, is_tiled));
     if (reference) {
-        LR_TRY(gather_scored(reference, &reference_hidden, &targets));
-        LR_TRY(side_begin(&sides[1], reference, reference_hidden, tokens, is_tiled));
+        LR_TRY(lr__step_pick(reference, 1, &reference_rows));
+        LR_TRY(side_begin(&sides[1], reference, reference_rows.hidden, tokens, is_tiled));
     }
     int64_t widest = is_tiled ? TILE_OUTS : head->out;
     size_t threads = (size_t)lr__pool_threads(step->evaluation.device->pool);

@@ -82,6 +82,8 @@ int32_t lr_session_length(const lr_session *session, int32_t row) {
 lr_status lr_session_truncate(lr_session *session, int32_t row, int32_t length) {
     if (!session || row < 0 || row >= session->opts.rows)
         return lr__fail(LR_E_INVALID, "lr_session_truncate: row %d", row);
+    if (session->is_running)
+        return lr__fail(LR_E_INVALID, "a forward of this session is under way");
     if (length < 0 || length > session->rows[row].length)
         return lr__fail(LR_E_INVALID, "row %d holds %d tokens, cannot be cut to %d", row,
                         session->rows[row].length, length);
@@ -126,6 +128,17 @@ static lr_status check_axis(const lr__axis *axis, void *user) {
     return LR_OK;
 }
 
+/* A rule that a later one of the same pattern overrules. */
+static void forget_rule(lr_session *session, const char *pattern) {
+    for (size_t i = 0; i < session->rule_count; i++)
+        if (!strcmp(session->rules[i].pattern, pattern)) {
+            lr__free(session->rules[i].pattern);
+            memmove(&session->rules[i], &session->rules[i + 1],
+                    (--session->rule_count - i) * sizeof *session->rules);
+            return;
+        }
+}
+
 lr_status lr_session_set_extent(lr_session *session, const char *pattern, int64_t extent) {
     lr_status status = LR_OK;
     search s = {pattern, extent, 0};
@@ -138,6 +151,7 @@ lr_status lr_session_set_extent(lr_session *session, const char *pattern, int64_
     LR_TRY(lr__grow(&session->rules, &session->rule_capacity, session->rule_count + 1,
                     sizeof *session->rules));
     LR_TRY(lr__dup(&rule.pattern, pattern));
+    forget_rule(session, pattern);
     session->rules[session->rule_count++] = rule;
     session->extents_version = 0;
 done:
@@ -174,33 +188,23 @@ lr_status lr__session_resolve_extents(lr_session *session, const lr__graph *grap
 
 static lr_status check_finite(const lr__step *step, const float *logits, int64_t rows) {
     int64_t vocabulary = step->graph->origin->config.vocabulary_size;
-    const lr__kernels *kernels = step->evaluation.device->kernels;
-    for (int64_t r = 0; r < rows; r++) {
-        float most = kernels->max(vocabulary, logits + r * vocabulary);
-        if (!isfinite(most)) return lr__fail(LR_E_NUMERIC, "logits of output row %lld are not "
-                                             "finite", (long long)r);
-    }
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < vocabulary; i++)
+            if (!isfinite(logits[r * vocabulary + i]))
+                return lr__fail(LR_E_NUMERIC, "logit %lld of output row %lld is %g", (long long)i,
+                                (long long)r, (double)logits[r * vocabulary + i]);
     return LR_OK;
 }
 
 lr_status lr_session_forward(lr_session *session, const lr_segment *segments, int32_t count,
                              float *logits) {
     lr__step step;
-    const lr__config *config;
-    float *last;
+    lr__head_rows last;
     lr_status status = lr__step_run(&step, session, segments, count);
     if (status < 0) return status;
-    config = &step.graph->origin->config;
     if (logits) {
-        size_t width = (size_t)config->hidden_size;
-        LR_TRY(lr__arena_take(&session->arena, &last, (size_t)count * width, sizeof(float)));
-        int64_t at = 0;
-        for (int32_t s = 0; s < count; s++) {
-            at += segments[s].count;
-            memcpy(last + (size_t)s * width, step.hidden + (size_t)(at - 1) * width,
-                   width * sizeof(float));
-        }
-        LR_TRY(lr__step_logits(&step, last, count, logits));
+        LR_TRY(lr__step_pick(&step, 0, &last));
+        LR_TRY(lr__step_logits(&step, &last, logits));
         LR_TRY(check_finite(&step, logits, count));
     }
 done:
@@ -214,7 +218,8 @@ lr_status lr_session_forward_all(lr_session *session, const lr_segment *segments
     if (!logits) return lr__fail(LR_E_INVALID, "lr_session_forward_all: logits is NULL");
     lr_status status = lr__step_run(&step, session, segments, count);
     if (status < 0) return status;
-    LR_TRY(lr__step_logits(&step, step.hidden, step.tokens, logits));
+    lr__head_rows all = lr__step_all(&step);
+    LR_TRY(lr__step_logits(&step, &all, logits));
     LR_TRY(check_finite(&step, logits, step.tokens));
 done:
     lr__step_end(&step, status >= 0);

@@ -45,7 +45,7 @@ typedef struct lr__step {
     int32_t count;
     int64_t tokens;
     int32_t *ids, *positions;
-    float *hidden; /* [tokens, hidden_size], after the final norm */
+    float *hidden;      /* [tokens, hidden_size], after the final norm */
     int64_t head_input; /* its input id */
     lr__evaluation evaluation;
     lr__arena_mark mark;
@@ -58,18 +58,28 @@ lr_status lr__session_resolve_extents(lr_session *session, const lr__graph *grap
 /* Checks the segments and runs all blocks and the final norm. */
 lr_status lr__step_run(lr__step *step, lr_session *session, const lr_segment *segments,
                        int32_t count);
-/* Logits of `count` hidden rows: the head with its hooks. */
-lr_status lr__step_logits(lr__step *step, const float *hidden, int64_t count, float *logits);
+/* Rows of a step that the head reads, with the tokens they belong to. */
+typedef struct lr__head_rows {
+    float *hidden;
+    int32_t *ids, *positions;
+    int64_t count;
+} lr__head_rows;
+
+lr__head_rows lr__step_all(const lr__step *step);
+/* The last token of each segment; when `scored`, all the others. */
+lr_status lr__step_pick(const lr__step *step, int32_t scored, lr__head_rows *rows);
+/* The head with its hooks. */
+lr_status lr__step_logits(lr__step *step, const lr__head_rows *rows, float *logits);
 /* Calls the hooks of the head; logits may be NULL. */
-lr_status lr__step_head_hooks(lr__step *step, int32_t event, const float *hidden, int64_t count,
+lr_status lr__step_head_hooks(lr__step *step, int32_t event, const lr__head_rows *rows,
                               float *logits);
 /* `accept`: rows keep their new tokens. */
 void lr__step_end(lr__step *step, int32_t accept);
 
 /* Per scored token of a step: what the head says about the next token. */
 typedef struct lr__score {
-    double nll; /* -log p(next) */
-    double kl;  /* KL(reference || model); with a reference only */
+    double nll;     /* -log p(next) */
+    double kl;      /* KL(reference || model); with a reference only */
     int32_t agrees; /* equal argmax; with a reference only */
     int32_t reserved;
 } lr__score;

@@ -1,6 +1,8 @@
 /* Linear modules from the "lowrank" section of config.json; model/save.h writes it. */
 #include "model/structure.h"
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 void lr__param_cache_clear(lr__param_cache *cache) {
@@ -11,7 +13,12 @@ void lr__param_cache_clear(lr__param_cache *cache) {
 
 static int is_weight_type(int32_t dtype) {
     switch (dtype) {
-    case LR_F32: case LR_F16: case LR_BF16: case LR_F64: case LR_Q8_0: case LR_Q4_1: return 1;
+    case LR_F32:
+    case LR_F16:
+    case LR_BF16:
+    case LR_F64:
+    case LR_Q8_0:
+    case LR_Q4_1: return 1;
     default: return 0;
     }
 }
@@ -23,8 +30,8 @@ static lr_status attach_scales(lr__param *param, const lr__stored_list *list,
     if (!scales) return lr__fail(LR_E_NOTFOUND, "%s: no tensor of scales", scale_name);
     if (scales->dtype != LR_F16 || scales->ndim != 2 || scales->shape[0] != m->rows ||
         scales->shape[1] != (m->cols + 31) / 32)
-        return lr__fail(LR_E_SHAPE, "%s: expected f16 [%lld, %lld]", scale_name,
-                        (long long)m->rows, (long long)(m->cols + 31) / 32);
+        return lr__fail(LR_E_SHAPE, "%s: expected f16 [%lld, %lld]", scale_name, (long long)m->rows,
+                        (long long)(m->cols + 31) / 32);
     m->scales = scales->data;
     param->scales_mapping = lr__mapping_keep(scales->mapping);
     return LR_OK;
@@ -48,6 +55,8 @@ lr_status lr__param_of_stored(lr__param **out, const lr__stored_list *list, cons
     *out = NULL;
     for (size_t i = 0; i < cache->count; i++)
         if (!strcmp(cache->items[i]->name, name)) {
+            if (cache->items[i]->matrix.scales && !scale_name)
+                return lr__fail(LR_E_FORMAT, "%s: named with scales and without", name);
             *out = lr__param_keep(cache->items[i]);
             return LR_OK;
         }
@@ -95,6 +104,19 @@ done:
     return status;
 }
 
+/* A place that is written twice would be summed by some and overwritten by others. */
+static lr_status check_distinct(const lr__index *index, int64_t size) {
+    lr_status status = LR_OK;
+    unsigned char *seen = NULL;
+    LR_TRY(lr__new(&seen, (size_t)size, 1));
+    for (int64_t i = 0; i < index->count; i++)
+        LR_FAIL_IF(seen[index->values[i]]++, LR_E_FORMAT, "%s: index %d stands twice", index->name,
+                   index->values[i]);
+done:
+    lr__free(seen);
+    return status;
+}
+
 typedef struct reader {
     const char *module;
     const lr__stored_list *list;
@@ -116,8 +138,9 @@ static lr_status read_op(lr__op *op, const reader *r, const json_t *json, int64_
     } else if ((name = json_string_value(json_object_get(json, "diagonal")))) {
         op->kind = LR__OP_DIAGONAL;
         LR_TRY(lr__param_of_stored(&op->param, r->list, name, NULL, r->cache));
-        LR_FAIL_IF(lr__param_count(op->param) != size, LR_E_SHAPE, "%s: %lld numbers, expected %lld",
-                   name, (long long)lr__param_count(op->param), (long long)size);
+        LR_FAIL_IF(lr__param_count(op->param) != size, LR_E_SHAPE,
+                   "%s: %lld numbers, expected %lld", name, (long long)lr__param_count(op->param),
+                   (long long)size);
     } else if ((name = json_string_value(json_object_get(json, "gather")))) {
         op->kind = LR__OP_GATHER;
         LR_TRY(index_of_stored(&op->index, r->list, name, size));
@@ -130,10 +153,11 @@ static lr_status read_op(lr__op *op, const reader *r, const json_t *json, int64_
         LR_TRY(index_of_stored(&op->index, r->list, name, wanted));
         LR_FAIL_IF(op->index->count != size, LR_E_SHAPE, "%s: %lld indices, expected %lld", name,
                    (long long)op->index->count, (long long)size);
+        LR_TRY(check_distinct(op->index, wanted));
         op->out = wanted;
     } else
-        status = lr__fail(LR_E_FORMAT,
-                          "%s: an operator is none of matrix, diagonal, gather, scatter", r->module);
+        status = lr__fail(
+            LR_E_FORMAT, "%s: an operator is none of matrix, diagonal, gather, scatter", r->module);
 done:
     return status;
 }
@@ -149,8 +173,12 @@ static lr_status read_term(lr_linear *linear, const reader *r, const json_t *jso
     int64_t size = linear->in;
     lr__axis *rank = NULL;
     LR_TRY(lr__json_real(json, "scale", &scale, r->module));
-    LR_FAIL_IF(count < 1 || count > OPS_MOST, LR_E_FORMAT, "%s: a term of %zu operators, expected "
-               "1 to %d", r->module, count, OPS_MOST);
+    LR_FAIL_IF(!(fabs(scale) <= FLT_MAX), LR_E_FORMAT, "%s: scale %g is beyond binary32", r->module,
+               scale);
+    LR_FAIL_IF(count < 1 || count > OPS_MOST, LR_E_FORMAT,
+               "%s: a term of %zu operators, expected "
+               "1 to %d",
+               r->module, count, OPS_MOST);
     while (read < count) {
         lr__op *op = &ops[count - 1 - read];
         status = read_op(op, r, json_array_get(list, count - 1 - read), size);
@@ -181,9 +209,9 @@ lr_status lr__structure_read(lr_linear **out, lr_ctx *ctx, const char *name, int
     const json_t *terms = json_object_get(json, "terms");
     const char *bias = json_string_value(json_object_get(json, "bias"));
     *out = NULL;
-    LR_FAIL_IF(!json_is_array(terms) || json_array_size(terms) < 1 ||
-                   json_array_size(terms) > TERMS_MOST,
-               LR_E_FORMAT, "%s: \"terms\" is not a list of 1 to %d terms", name, TERMS_MOST);
+    LR_FAIL_IF(
+        !json_is_array(terms) || json_array_size(terms) < 1 || json_array_size(terms) > TERMS_MOST,
+        LR_E_FORMAT, "%s: \"terms\" is not a list of 1 to %d terms", name, TERMS_MOST);
     LR_TRY(lr__linear_new(&linear, ctx, name, outs, ins));
     for (size_t i = 0; i < json_array_size(terms); i++)
         LR_TRY(read_term(linear, &r, json_array_get(terms, i)));

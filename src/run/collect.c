@@ -20,13 +20,14 @@ void lr__observers_free(lr_stats *stats) {
     }
 }
 
-/* The first module of an input counts it; the others are found to share it. */
+/* The first module of an input counts it; the others are found to share it. The pattern may also
+ * match blocks, and linear modules an opened file knows nothing of. */
 static lr_status observe(const lr_hook_event *event, void *user) {
     const lr__observer *observer = user;
     lr_stats *stats = observer->stats;
-    int32_t index;
-    lr_status status = lr__stats_find(stats, event->module, &index);
-    if (status < 0) return status;
+    lr_status status = LR_OK;
+    int32_t index = lr__stats_index(stats, event->module);
+    if (index < 0) return LR_OK;
     if (stats->moments_of[index] < 0) {
         for (int32_t i = 0; i < stats->moments_count; i++)
             if (stats->moments[i].last_input == event->input_id) {

@@ -415,13 +415,16 @@ END_TEST
 static const char *file_with(const char *section) {
     static const int64_t shape[] = {2, 2};
     static const float numbers[4] = {1, 2, 3, 4};
+    static const int32_t twice[2] = {1, 1};
     const char *path = scratch_path("hostile.safetensors");
     lr__safetensors_writer *file;
     json_t *metadata = section ? json_pack("{s:s}", "lowrank", section) : NULL;
     ck_assert_int_ge(lr__safetensors_new(&file), 0);
     ck_assert_int_ge(lr__safetensors_declare(file, "w", LR_F32, 2, shape), 0);
+    ck_assert_int_ge(lr__safetensors_declare(file, "twice", LR_I32, 1, shape), 0);
     ck_assert_int_ge(lr__safetensors_begin(file, path, metadata), 0);
     ck_assert_int_ge(lr__safetensors_put(file, numbers, sizeof numbers), 0);
+    ck_assert_int_ge(lr__safetensors_put(file, twice, sizeof twice), 0);
     ck_assert_int_ge(lr__safetensors_finish(file), 0);
     lr__safetensors_free(file);
     json_decref(metadata);
@@ -452,6 +455,8 @@ START_TEST(test_hostile_files) {
                  {MODULE("[2,2]", "[]"), LR_E_FORMAT},
                  {MODULE("[2,2]", "[{\"ops\":[]}]"), LR_E_FORMAT},
                  {MODULE("[2,2]", "[{\"ops\":[{\"matrix\":\"v\"}]}]"), LR_E_NOTFOUND},
+                 {MODULE("[2,2]", "[{\"ops\":[{\"gather\":\"twice\"}]}]"), LR_OK},
+                 {MODULE("[2,2]", "[{\"ops\":[{\"scatter\":\"twice\",\"size\":2}]}]"), LR_E_FORMAT},
                  {MODULE("[2,2]", "[{\"ops\":[{\"gather\":\"w\"}]}]"), LR_E_SHAPE}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         lr_linear *linear = NULL;

@@ -1,0 +1,578 @@
+/* Compression of whole models, against spectra and losses of the inputs that hooks saw. */
+#include "run_fixture.h"
+
+enum { WINDOW = 16, WINDOWS = 8, TEXT = WINDOW * WINDOWS, EVENTS_MOST = 64 };
+
+static lr_model *model;
+static lr_stats *stats;
+static captures *seen;
+static int32_t ids[TEXT];
+
+static const char *const models[] = {"llama-tied", "llama-bias-sharded", "gguf-mixed/model.gguf"};
+static const char *const methods[] = {"svd", "whiten", "whiten-eig", "pca", "afm"};
+enum { MODELS = 3, METHODS = 5, AFM = 4 };
+
+/* Statistics and captures of the same forwards. */
+static void watch(void) {
+    lr_hooks *hooks;
+    lr_session_opts opts;
+    lr_session *session;
+    CHECK_OK(lr_hooks_new(&hooks));
+    CHECK_OK(lr_stats_new(&stats, model, NULL));
+    CHECK_OK(lr_stats_attach(stats, hooks, 1));
+    seen = calloc(1, sizeof *seen);
+    CHECK_OK(lr_hook_add(hooks, "model.layers.*_proj", LR_AFTER_FORWARD, capture_hook, seen, NULL));
+    lr_session_opts_init(&opts, sizeof opts);
+    opts.kind = LR_STEP_BATCH;
+    opts.no_cache = 1;
+    opts.hooks = hooks;
+    CHECK_OK(lr_session_new(&session, model, &opts));
+    for (int w = 0; w < WINDOWS; w++) {
+        lr_segment segment = {0, WINDOW, ids + w * WINDOW};
+        CHECK_OK(lr_session_forward(session, &segment, 1, NULL));
+    }
+    lr_session_free(session);
+    lr_hooks_free(hooks);
+}
+
+static void drop(void) {
+    lr_stats_free(stats);
+    lr_model_free(model);
+    if (seen) captures_free(seen);
+    stats = NULL;
+    model = NULL;
+    seen = NULL;
+}
+
+static void open_named(const char *name) {
+    drop();
+    model = golden_open(name);
+    tiny_text(1, TEXT, tiny_vocabulary(model), ids);
+    watch();
+}
+
+static void setup(void) {
+    scratch_make();
+    open_named("llama-tied");
+}
+
+static void teardown(void) {
+    drop();
+    scratch_remove();
+}
+
+static lr_plan *plan_of(const char *ranks) {
+    lr_plan *plan;
+    lr_plan_opts opts;
+    lr_plan_opts_init(&opts, sizeof opts);
+    opts.ranks = ranks;
+    CHECK_OK(lr_plan_new(&plan, model, &opts));
+    return plan;
+}
+
+typedef struct events {
+    lr_compress_event items[EVENTS_MOST];
+    char names[EVENTS_MOST][64];
+    int count, stop_at; /* 0: never */
+} events;
+
+static int32_t record(const lr_compress_event *event, void *user) {
+    events *all = user;
+    ck_assert_uint_eq(event->size, sizeof *event);
+    snprintf(all->names[all->count], sizeof all->names[0], "%s", event->module);
+    all->items[all->count] = *event;
+    return ++all->count == all->stop_at;
+}
+
+static lr_status run(lr_model *target, const lr_plan *plan, const char *method, events *all) {
+    lr_compress_opts opts;
+    lr_compress_opts_init(&opts, sizeof opts);
+    opts.method = method;
+    return lr_compress(target, plan, stats, &opts, all ? record : NULL, all);
+}
+
+static lr_model *compressed(const lr_plan *plan, const char *method, events *all) {
+    lr_model *copy;
+    CHECK_OK(lr_model_clone(&copy, model));
+    CHECK_OK(run(copy, plan, method, all));
+    return copy;
+}
+
+static lr_linear *module_of(const lr_model *target, const char *name) {
+    lr_linear *linear;
+    CHECK_OK(lr_model_find_linear(target, name, &linear));
+    return linear;
+}
+
+/* The matrix of a module, and its bias in the last column: [out, in + 1]. */
+static double *matrix_of(const lr_model *target, const char *name) {
+    lr_linear *linear = module_of(target, name);
+    int64_t m = lr_linear_out(linear), n = lr_linear_in(linear);
+    float *dense = malloc((size_t)(m * n) * sizeof *dense);
+    float *bias = malloc((size_t)m * sizeof *bias);
+    double *matrix = malloc((size_t)(m * (n + 1)) * sizeof *matrix);
+    CHECK_OK(lr_linear_densify(linear, dense));
+    CHECK_OK(lr_linear_bias(linear, bias));
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = 0; j < n; j++) matrix[i * (n + 1) + j] = dense[i * n + j];
+        matrix[i * (n + 1) + n] = bias[i];
+    }
+    free(dense);
+    free(bias);
+    lr_linear_free(linear);
+    return matrix;
+}
+
+/* E (x; 1) for all captured tokens: [out, tokens] of a [out, in + 1]. */
+static double *outputs_of(const double *matrix, const capture *c) {
+    double *y = calloc((size_t)(c->out * c->tokens), sizeof *y);
+    for (int64_t i = 0; i < c->out; i++)
+        for (int64_t t = 0; t < c->tokens; t++) {
+            double sum = matrix[i * (c->in + 1) + c->in];
+            for (int64_t j = 0; j < c->in; j++)
+                sum += matrix[i * (c->in + 1) + j] * c->x[t * c->in + j];
+            y[i * c->tokens + t] = sum;
+        }
+    return y;
+}
+
+static void centre_rows(double *y, int64_t rows, int64_t cols) {
+    for (int64_t i = 0; i < rows; i++) {
+        double sum = 0;
+        for (int64_t j = 0; j < cols; j++) sum += y[i * cols + j];
+        for (int64_t j = 0; j < cols; j++) y[i * cols + j] -= sum / (double)cols;
+    }
+}
+
+/* Squared singular values of what a method approximates, falling. */
+static double *spectrum_of(const capture *c, int method) {
+    double *w = matrix_of(model, c->module), *squares;
+    int64_t m = c->out, n = c->in;
+    if (method) {
+        for (int64_t i = 0; i < m; i++) w[i * (n + 1) + n] = 0;
+        double *y = outputs_of(w, c);
+        if (method == AFM) centre_rows(y, m, c->tokens);
+        squares = row_squares(y, m, c->tokens);
+        for (int64_t i = 0; i < m; i++) squares[i] /= (double)c->tokens;
+        free(y);
+    } else {
+        for (int64_t i = 0; i < m; i++)
+            for (int64_t j = 0; j < n; j++) w[i * n + j] = w[i * (n + 1) + j];
+        squares = row_squares(w, m, n);
+    }
+    qsort(squares, (size_t)m, sizeof *squares, by_falling_number);
+    free(w);
+    return squares;
+}
+
+static double sum_of(const double *values, int64_t from, int64_t to) {
+    double sum = 0;
+    for (int64_t i = to; i-- > from;) sum += values[i];
+    return sum;
+}
+
+/* E |y - y~|^2 over the captured tokens; of the matrices alone for plain SVD. */
+static double loss_of(const lr_model *target, const capture *c, int method) {
+    double *w = matrix_of(model, c->module), *after = matrix_of(target, c->module), sum = 0;
+    int64_t count = c->out * (c->in + 1);
+    for (int64_t i = 0; i < count; i++) w[i] -= after[i];
+    if (method) {
+        double *y = outputs_of(w, c);
+        for (int64_t i = 0; i < c->out * c->tokens; i++) sum += y[i] * y[i] / (double)c->tokens;
+        free(y);
+    } else {
+        for (int64_t i = 0; i < count; i++) sum += w[i] * w[i];
+    }
+    free(w);
+    free(after);
+    return sum;
+}
+
+/* Predicted, measured and explicit loss are the tail of an independent spectrum. */
+static void check_method(int method) {
+    lr_plan *plan = plan_of("{\"*\": 7, \"down_proj\": 11}");
+    events all = {0};
+    lr_model *copy = compressed(plan, methods[method], &all);
+    ck_assert_int_eq(all.count, lr_plan_count(plan));
+    for (int e = 0; e < all.count; e++) {
+        const lr_compress_event *event = &all.items[e];
+        ck_assert_str_eq(all.names[e], lr_plan_module(plan, e));
+        ck_assert_int_eq(event->rank, lr_plan_rank(plan, e));
+        const capture *c = captured(seen, all.names[e]);
+        double *squares = spectrum_of(c, method), total = sum_of(squares, 0, c->out);
+        CHECK_NEAR(event->total, total, 1e-9 * total);
+        CHECK_NEAR(event->predicted, sum_of(squares, event->rank, c->out), 1e-9 * total);
+        CHECK_NEAR(event->measured, event->predicted, 1e-6 * total);
+        CHECK_NEAR(loss_of(copy, c, method), event->predicted, 1e-5 * total);
+        free(squares);
+        lr_linear *linear = module_of(copy, all.names[e]);
+        ck_assert_int_eq(lr_linear_kind(linear), LR_LINEAR_LOW_RANK);
+        ck_assert_int_eq(lr_linear_rank(linear), event->rank);
+        lr_linear_free(linear);
+    }
+    lr_model_free(copy);
+    lr_plan_free(plan);
+}
+
+START_TEST(test_losses) {
+    open_named(models[_i / METHODS]);
+    check_method(_i % METHODS);
+}
+END_TEST
+
+static double relative_difference(const double *a, const double *b, int64_t count) {
+    double square = 0, whole = 0;
+    for (int64_t i = 0; i < count; i++) {
+        square += (a[i] - b[i]) * (a[i] - b[i]);
+        whole += a[i] * a[i];
+    }
+    return sqrt(square / whole);
+}
+
+/* Where the spectrum has a gap there is one optimum, whatever the way there. */
+START_TEST(test_same_optimum) {
+    lr_plan *plan = plan_of("{\"*\": 1}");
+    for (int i = 0; i < seen->count; i++) {
+        const capture *c = &seen->items[i];
+        int64_t full = c->out < c->in ? c->out : c->in, best = 1;
+        double *s = spectrum_of(c, 3);
+        for (int64_t r = 2; r < full; r++)
+            if (s[r - 1] / s[r] > s[best - 1] / s[best]) best = r;
+        ck_assert_msg(s[best - 1] > 1.05 * s[best], "%s: no gap", c->module);
+        CHECK_OK(lr_plan_set_rank(plan, c->module, best));
+        free(s);
+    }
+    lr_model *copies[3];
+    for (int k = 0; k < 3; k++) copies[k] = compressed(plan, methods[1 + k], NULL);
+    for (int i = 0; i < seen->count; i++) {
+        const capture *c = &seen->items[i];
+        double *a = matrix_of(copies[0], c->module);
+        for (int k = 1; k < 3; k++) {
+            double *b = matrix_of(copies[k], c->module);
+            double difference = relative_difference(a, b, c->out * (c->in + 1));
+            ck_assert_msg(difference < 1e-5, "%s: %g", c->module, difference);
+            free(b);
+        }
+        free(a);
+    }
+    for (int k = 0; k < 3; k++) lr_model_free(copies[k]);
+    lr_plan_free(plan);
+}
+END_TEST
+
+/* Centred mimicking: the mean of the outputs stays, and with its bias it is never worse than
+ * uncentred at this rank, nor better than uncentred at the next. */
+START_TEST(test_afm) {
+    open_named(models[_i]);
+    for (int rank = 1; rank < 17; rank += 5) {
+        char ranks[32];
+        snprintf(ranks, sizeof ranks, "{\"*\": %d}", rank);
+        lr_plan *plan = plan_of(ranks);
+        lr_model *afm = compressed(plan, "afm", NULL), *pca = compressed(plan, "pca", NULL);
+        for (int i = 0; i < seen->count; i++) {
+            const capture *c = &seen->items[i];
+            double *before = matrix_of(model, c->module), *after = matrix_of(afm, c->module);
+            double *x = outputs_of(before, c), *y = outputs_of(after, c), *s = spectrum_of(c, 3);
+            double total = sum_of(s, 0, c->out), loss = loss_of(afm, c, AFM);
+            for (int64_t r = 0; r < c->out; r++) {
+                double mean[2] = {sum_of(x + r * c->tokens, 0, c->tokens),
+                                  sum_of(y + r * c->tokens, 0, c->tokens)};
+                CHECK_NEAR(mean[1] / (double)c->tokens, mean[0] / (double)c->tokens,
+                           1e-6 * (1 + sqrt(total)));
+            }
+            ck_assert(loss <= loss_of(pca, c, 3) + 1e-6 * total);
+            ck_assert(loss >= sum_of(s, rank + 1, c->out) - 1e-6 * total);
+            free(before);
+            free(after);
+            free(x);
+            free(y);
+            free(s);
+        }
+        lr_model_free(afm);
+        lr_model_free(pca);
+        lr_plan_free(plan);
+    }
+}
+END_TEST
+
+/* A live session evaluates the new bias as the module itself does. */
+START_TEST(test_afm_in_a_session) {
+    lr_plan *plan = plan_of("{\"*\": 9}");
+    lr_model *copy = compressed(plan, "afm", NULL);
+    captures *now = capture_windows(copy, ids, WINDOW, 2);
+    for (int i = 0; i < now->count; i++) {
+        const capture *c = &now->items[i];
+        double *matrix = matrix_of(copy, c->module), *y = outputs_of(matrix, c);
+        for (int64_t t = 0; t < c->tokens; t++)
+            for (int64_t r = 0; r < c->out; r++)
+                CHECK_NEAR(c->y[t * c->out + r], y[r * c->tokens + t], 1e-4);
+        free(matrix);
+        free(y);
+    }
+    captures_free(now);
+    lr_model_free(copy);
+    lr_plan_free(plan);
+}
+END_TEST
+
+static lr_plan *full_plan(void) {
+    lr_plan *plan = plan_of("{\"*\": 1}");
+    for (int i = 0; i < seen->count; i++) {
+        const capture *c = &seen->items[i];
+        CHECK_OK(lr_plan_set_rank(plan, c->module, c->out < c->in ? c->out : c->in));
+    }
+    return plan;
+}
+
+START_TEST(test_full_rank) {
+    open_named(models[_i / METHODS]);
+    lr_plan *plan = full_plan();
+    lr_model *copy = compressed(plan, methods[_i % METHODS], NULL);
+    int64_t count = (int64_t)TEXT * tiny_vocabulary(model);
+    float *before = window_logits(model, ids, WINDOW, WINDOWS);
+    float *after = window_logits(copy, ids, WINDOW, WINDOWS);
+    ck_assert_msg(tiny_distance(before, after, count) < 1e-4, "%g",
+                  tiny_distance(before, after, count));
+    free(before);
+    free(after);
+    lr_model_free(copy);
+    lr_plan_free(plan);
+}
+END_TEST
+
+/* Ranks up to the few outputs of k and v, and through files. */
+START_TEST(test_narrow_outputs) {
+    static const lr_save_opts unset;
+    char ranks[64], name[16];
+    int64_t whole = parameters_of(model);
+    for (int rank = 16; rank <= 18; rank++) {
+        snprintf(ranks, sizeof ranks, "{\"{k,v}_proj\": %d}", rank);
+        lr_plan *plan = plan_of(ranks);
+        lr_model *copy = compressed(plan, "pca", NULL), *opened;
+        ck_assert_int_eq(parameters_of(copy), whole + 4 * (rank * (18 + 36) - 18 * 36));
+        lr_save_opts opts = unset;
+        lr_save_opts_init(&opts, sizeof opts);
+        opts.dtype = LR_F32;
+        snprintf(name, sizeof name, "saved%d", rank);
+        CHECK_OK(lr_model_save(copy, scratch_path(name), &opts));
+        opened = tiny_open_path(scratch_path(name), 2);
+        int64_t count = (int64_t)WINDOW * tiny_vocabulary(model);
+        float *a = window_logits(copy, ids, WINDOW, 1), *b = window_logits(opened, ids, WINDOW, 1);
+        CHECK_SAME_BITS(a, b, count);
+        free(a);
+        free(b);
+        lr_model_free(opened);
+        lr_model_free(copy);
+        lr_plan_free(plan);
+    }
+}
+END_TEST
+
+/* A model that is as it was: every module dense, every bit of the logits. */
+static void check_untouched(const float *before) {
+    float *after = window_logits(model, ids, WINDOW, 1);
+    CHECK_SAME_BITS(before, after, (int64_t)WINDOW * tiny_vocabulary(model));
+    free(after);
+    for (int32_t i = 0; i < lr_model_linear_count(model); i++) {
+        lr_linear *linear;
+        CHECK_OK(lr_model_linear(model, i, &linear));
+        ck_assert_int_eq(lr_linear_kind(linear), LR_LINEAR_DENSE);
+        lr_linear_free(linear);
+    }
+}
+
+START_TEST(test_refused) {
+    lr_plan *plan = plan_of("{\"*\": 3}");
+    float *before = window_logits(model, ids, WINDOW, 1);
+    lr_stats *all = stats, *mlp, *none;
+    lr_stats_opts opts;
+    CHECK_FAILS(run(model, plan, "magic", NULL), LR_E_INVALID, "method \"magic\", expected svd");
+    lr_stats_opts_init(&opts, sizeof opts);
+    CHECK_OK(lr_stats_new(&none, model, NULL));
+    opts.pattern = "model.layers.*.mlp.*";
+    CHECK_OK(lr_stats_new(&mlp, model, &opts));
+    CHECK_OK(lr_stats_collect(mlp, ids, TEXT, WINDOW, 1));
+    stats = NULL;
+    CHECK_FAILS(run(model, plan, "pca", NULL), LR_E_INVALID, "method pca needs statistics");
+    stats = none;
+    CHECK_FAILS(run(model, plan, "afm", NULL), LR_E_INVALID, "q_proj: no token was counted");
+    stats = mlp;
+    CHECK_FAILS(run(model, plan, "whiten", NULL), LR_E_NOTFOUND, "q_proj: no statistics");
+    stats = all;
+    CHECK_FAILS(lr_compress(NULL, plan, stats, NULL, NULL, NULL), LR_E_INVALID, "needed");
+    CHECK_FAILS(lr_compress(model, NULL, stats, NULL, NULL, NULL), LR_E_INVALID, "needed");
+    lr_plan_free(plan);
+    lr_model *other = golden_open("llama-f32");
+    plan = plan_of("{\"*\": 3, \"v_proj\": 18}");
+    CHECK_FAILS(run(other, plan, "pca", NULL), LR_E_SHAPE, "q_proj: statistics of 36 inputs");
+    CHECK_FAILS(run(other, plan, "svd", NULL), LR_E_NOTFOUND, "model.layers.1");
+    ck_assert_int_eq(parameters_of(other), 37 * 20 + 20 * 80 * 2 + 20 * 16 * 2 + 20 * 12 * 3 + 60);
+    check_untouched(before);
+    free(before);
+    lr_model_free(other);
+    lr_plan_free(plan);
+    lr_stats_free(mlp);
+    lr_stats_free(none);
+}
+END_TEST
+
+static int32_t cancel_at_fourth(const char *stage, int64_t done, int64_t total, void *user) {
+    (void)user;
+    ck_assert_str_eq(stage, "factorise");
+    ck_assert_int_eq(total, 14);
+    return done == 4;
+}
+
+START_TEST(test_cancelled) {
+    lr_plan *plan = plan_of("{\"*\": 3}");
+    float *before = window_logits(model, ids, WINDOW, 1);
+    for (int stop = 1; stop <= 14; stop += 6) {
+        events all = {.stop_at = stop};
+        CHECK_FAILS(run(model, plan, "pca", &all), LR_E_CANCELLED, "compress: cancelled at model");
+        ck_assert_int_eq(all.count, stop);
+        check_untouched(before);
+    }
+    lr_ctx *ctx;
+    lr_ctx_opts opts;
+    lr_model *watched;
+    lr_ctx_opts_init(&opts, sizeof opts);
+    opts.progress = cancel_at_fourth;
+    CHECK_OK(lr_ctx_new(&ctx, &opts));
+    CHECK_OK(lr_model_open(&watched, ctx, golden_model("llama-tied"), NULL));
+    CHECK_FAILS(run(watched, plan, "pca", NULL), LR_E_CANCELLED, "factorise: cancelled after 4");
+    ck_assert_int_eq(parameters_of(watched), parameters_of(model));
+    lr_model_free(watched);
+    lr_ctx_free(ctx);
+    free(before);
+    lr_plan_free(plan);
+}
+END_TEST
+
+/* A number that is not finite in the last module undoes all. */
+START_TEST(test_not_finite) {
+    tiny poisoned = tiny_model;
+    poisoned.poisoned = "model.layers.2.mlp.down_proj.weight";
+    lr_model_free(model);
+    model = tiny_open(&poisoned, 2);
+    lr_plan *plan = plan_of("{\"*\": 3}");
+    events all = {0};
+    CHECK_FAILS(run(model, plan, "svd", &all), LR_E_NUMERIC, "model.layers.2.mlp.down_proj");
+    ck_assert_int_eq(all.count, 20);
+    for (int32_t i = 0; i < lr_model_linear_count(model); i++) {
+        lr_linear *linear;
+        CHECK_OK(lr_model_linear(model, i, &linear));
+        ck_assert_int_eq(lr_linear_kind(linear), LR_LINEAR_DENSE);
+        lr_linear_free(linear);
+    }
+    lr_plan_free(plan);
+}
+END_TEST
+
+START_TEST(test_rank_zero) {
+    const char *dense = "model.layers.1.self_attn.o_proj";
+    lr_plan *plan = plan_of("{\"*\": 0}");
+    float *before = window_logits(model, ids, WINDOW, 1);
+    events all = {0};
+    CHECK_OK(run(model, plan, "pca", &all));
+    ck_assert_int_eq(all.count, 0);
+    check_untouched(before);
+    lr_plan_free(plan);
+    plan = plan_of("{\"*\": 5, \"o_proj\": 0}");
+    lr_linear *linear = module_of(model, dense), *same;
+    CHECK_OK(run(model, plan, "pca", &all));
+    ck_assert_int_eq(all.count, 12);
+    same = module_of(model, dense);
+    ck_assert_ptr_eq(same, linear);
+    lr_linear_free(same);
+    lr_linear_free(linear);
+    free(before);
+    lr_plan_free(plan);
+}
+END_TEST
+
+/* Only "afm" touches the bias. */
+START_TEST(test_bias_kept) {
+    open_named("llama-bias-sharded");
+    lr_plan *plan = plan_of("{\"*\": 5}");
+    for (int k = 0; k < METHODS; k++) {
+        lr_model *copy = compressed(plan, methods[k], NULL);
+        for (int i = 0; i < seen->count; i++) {
+            float bias[64] = {0}, now[64] = {0};
+            lr_linear *a = module_of(model, seen->items[i].module);
+            lr_linear *b = module_of(copy, seen->items[i].module);
+            CHECK_OK(lr_linear_bias(a, bias));
+            CHECK_OK(lr_linear_bias(b, now));
+            ck_assert_int_eq(!memcmp(bias, now, sizeof bias), k != AFM);
+            lr_linear_free(a);
+            lr_linear_free(b);
+        }
+        lr_model_free(copy);
+    }
+    lr_plan_free(plan);
+}
+END_TEST
+
+START_TEST(test_deterministic) {
+    lr_plan *plan = plan_of("{\"*\": 6}");
+    lr_model *copies[2];
+    for (int k = 0; k < METHODS; k++) {
+        for (int c = 0; c < 2; c++) copies[c] = compressed(plan, methods[k], NULL);
+        float *a = window_logits(copies[0], ids, WINDOW, 1);
+        float *b = window_logits(copies[1], ids, WINDOW, 1);
+        CHECK_SAME_BITS(a, b, (int64_t)WINDOW * tiny_vocabulary(model));
+        free(a);
+        free(b);
+        for (int i = 0; i < seen->count; i++) {
+            double *x = matrix_of(copies[0], seen->items[i].module);
+            double *y = matrix_of(copies[1], seen->items[i].module);
+            ck_assert(relative_difference(x, y, seen->items[i].out * seen->items[i].in) == 0);
+            free(x);
+            free(y);
+        }
+        for (int c = 0; c < 2; c++) lr_model_free(copies[c]);
+    }
+    lr_plan_free(plan);
+}
+END_TEST
+
+/* A session that was there before reads the new modules from its next forward on. */
+START_TEST(test_live_session) {
+    lr_plan *plan = plan_of("{\"*\": 2}");
+    int32_t vocabulary = tiny_vocabulary(model);
+    float *logits = malloc(3 * (size_t)vocabulary * sizeof *logits);
+    lr_session *session = tiny_session(model, 1, LR_STEP_ROWS, 1, NULL), *fresh;
+    lr_segment segment = {0, WINDOW, ids};
+    CHECK_OK(lr_session_forward(session, &segment, 1, logits));
+    CHECK_OK(lr_compress(model, plan, stats, NULL, NULL, NULL));
+    CHECK_OK(lr_session_forward(session, &segment, 1, logits + vocabulary));
+    fresh = tiny_session(model, 1, LR_STEP_ROWS, 1, NULL);
+    CHECK_OK(lr_session_forward(fresh, &segment, 1, logits + 2 * vocabulary));
+    ck_assert(tiny_distance(logits, logits + vocabulary, vocabulary) > 1e-3);
+    CHECK_SAME_BITS(logits + vocabulary, logits + 2 * vocabulary, vocabulary);
+    lr_session_free(session);
+    lr_session_free(fresh);
+    free(logits);
+    lr_plan_free(plan);
+}
+END_TEST
+
+Suite *compress_suite(void) {
+    Suite *suite = suite_create("compress");
+    TCase *tests = tcase_create("compress");
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_loop_test(tests, test_losses, 0, MODELS * METHODS);
+    tcase_add_test(tests, test_same_optimum);
+    tcase_add_loop_test(tests, test_afm, 0, MODELS);
+    tcase_add_test(tests, test_afm_in_a_session);
+    tcase_add_loop_test(tests, test_full_rank, 0, MODELS * METHODS);
+    tcase_add_test(tests, test_narrow_outputs);
+    tcase_add_test(tests, test_refused);
+    tcase_add_test(tests, test_cancelled);
+    tcase_add_test(tests, test_not_finite);
+    tcase_add_test(tests, test_rank_zero);
+    tcase_add_test(tests, test_bias_kept);
+    tcase_add_test(tests, test_deterministic);
+    tcase_add_test(tests, test_live_session);
+    suite_add_tcase(suite, tests);
+    return suite;
+}
