@@ -11,7 +11,8 @@
  *  - One handle, one thread at a time; different handles, any threads. Exceptions are stated.
  *  - Option structs begin with `size` and get their defaults from `_opts_init(&opts, sizeof opts)`;
  *    a NULL options pointer means all defaults.
- *  - Every `_free` accepts NULL. Objects keep what they depend on alive: any order of `_free` works.
+ *  - Every `_free` accepts NULL. Objects keep what they depend on alive: any order of `_free`
+ * works.
  */
 #ifndef LOWRANK_BASE_H
 #define LOWRANK_BASE_H
@@ -46,20 +47,20 @@ typedef int32_t lr_status;
 
 /** Status codes; a value is never reused. */
 enum {
-    LR_OK = 0,              /**< success */
-    LR_E_INVALID = -1,      /**< an argument or a call that makes no sense */
-    LR_E_NOMEM = -2,        /**< memory could not be allocated */
-    LR_E_IO = -3,           /**< the operating system refused a read or a write */
-    LR_E_FORMAT = -4,       /**< a file is damaged or lies about itself */
-    LR_E_NOTFOUND = -5,     /**< no such file, tensor, module or pattern match */
-    LR_E_SHAPE = -6,        /**< sizes that do not fit each other */
-    LR_E_UNSUPPORTED = -7,  /**< well formed, but beyond this version */
-    LR_E_BACKEND = -8,      /**< a numerical library or a device reported an error */
-    LR_E_COMM = -9,         /**< another process of the group failed */
-    LR_E_NUMERIC = -10,     /**< a value that must be finite is not, or an identity does not hold */
-    LR_E_CANCELLED = -11,   /**< a progress callback asked to stop */
-    LR_E_EXISTS = -12,      /**< the output exists and overwriting was not asked for */
-    LR_E_USER = -100        /**< never produced here: for callbacks of the host */
+    LR_OK = 0,             /**< success */
+    LR_E_INVALID = -1,     /**< an argument or a call that makes no sense */
+    LR_E_NOMEM = -2,       /**< memory could not be allocated */
+    LR_E_IO = -3,          /**< the operating system refused a read or a write */
+    LR_E_FORMAT = -4,      /**< a file is damaged or lies about itself */
+    LR_E_NOTFOUND = -5,    /**< no such file, tensor, module or pattern match */
+    LR_E_SHAPE = -6,       /**< sizes that do not fit each other */
+    LR_E_UNSUPPORTED = -7, /**< well formed, but beyond this version */
+    LR_E_BACKEND = -8,     /**< a numerical library or a device reported an error */
+    LR_E_COMM = -9,        /**< another process of the group failed */
+    LR_E_NUMERIC = -10,    /**< a value that must be finite is not, or an identity does not hold */
+    LR_E_CANCELLED = -11,  /**< a progress callback asked to stop */
+    LR_E_EXISTS = -12,     /**< the output exists and overwriting was not asked for */
+    LR_E_USER = -100       /**< never produced here: for callbacks of the host */
 };
 
 /** Version of the library loaded at run time, `major * 10000 + minor * 100 + patch`. */
@@ -86,11 +87,11 @@ LR_API const char *lr_last_error(void);
 
 /** The memory functions of the library; any of them may be called from any thread. */
 typedef struct lr_alloc_ops {
-    size_t size;                                                /**< sizeof(lr_alloc_ops) */
-    void *(*alloc)(size_t bytes, void *user);                   /**< as malloc */
-    void *(*realloc)(void *block, size_t bytes, void *user);    /**< as realloc */
-    void (*free)(void *block, void *user);                      /**< as free */
-    void *user;                                                 /**< given back to the functions */
+    size_t size;                                             /**< sizeof(lr_alloc_ops) */
+    void *(*alloc)(size_t bytes, void *user);                /**< as malloc */
+    void *(*realloc)(void *block, size_t bytes, void *user); /**< as realloc */
+    void (*free)(void *block, void *user);                   /**< as free */
+    void *user;                                              /**< given back to the functions */
 } lr_alloc_ops;
 
 /**

@@ -94,8 +94,8 @@ LR_API lr_status lr_generate(const lr_model *model, const lr_segment *prompts, i
  * @param window  tokens of each
  * @param ids     room for samples * window ids
  */
-LR_API lr_status lr_self_text(const lr_model *model, uint64_t seed, int32_t samples,
-                              int32_t window, int32_t *ids);
+LR_API lr_status lr_self_text(const lr_model *model, uint64_t seed, int32_t samples, int32_t window,
+                              int32_t *ids);
 
 LR_END
 

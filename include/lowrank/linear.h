@@ -27,12 +27,12 @@ enum {
 
 /** How lr_linear_from_weight() chooses the rank: exactly one of the first three is set. */
 typedef struct lr_linear_opts {
-    size_t size;          /**< set by lr_linear_opts_init() */
-    int64_t rank;         /**< this rank; 0: not set */
-    double energy;        /**< least rank that keeps this share of the squared Frobenius norm */
-    double error;         /**< least rank with |W - W~| <= error |W| (Frobenius) */
-    const char *name;     /**< module name, copied; NULL: "linear" */
-    const float *bias;    /**< [out], copied; NULL: none */
+    size_t size;       /**< set by lr_linear_opts_init() */
+    int64_t rank;      /**< this rank; 0: not set */
+    double energy;     /**< least rank that keeps this share of the squared Frobenius norm */
+    double error;      /**< least rank with |W - W~| <= error |W| (Frobenius) */
+    const char *name;  /**< module name, copied; NULL: "linear" */
+    const float *bias; /**< [out], copied; NULL: none */
 } lr_linear_opts;
 
 /** Writes the defaults; @p size is `sizeof *opts`. */

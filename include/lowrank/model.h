@@ -49,10 +49,10 @@ LR_API lr_status lr_model_clone(lr_model **out, const lr_model *model);
 
 /** How lr_model_save() writes. */
 typedef struct lr_save_opts {
-    size_t size;     /**< set by lr_save_opts_init() */
-    int32_t dtype;   /**< LR_F32, LR_F16, LR_BF16 or LR_Q8_0 */
-    int32_t force;   /**< 1 replaces an existing folder */
-    int32_t densify; /**< 1 multiplies factors out: a plain Llama that needs no custom code */
+    size_t size;      /**< set by lr_save_opts_init() */
+    int32_t dtype;    /**< LR_F32, LR_F16, LR_BF16 or LR_Q8_0 */
+    int32_t force;    /**< 1 replaces an existing folder */
+    int32_t densify;  /**< 1 multiplies factors out: a plain Llama that needs no custom code */
     int32_t reserved; /**< 0 */
 } lr_save_opts;
 
@@ -72,18 +72,18 @@ LR_API lr_status lr_model_save(const lr_model *model, const char *path, const lr
 
 /** Sizes of a model; the library writes no further than `size`. */
 typedef struct lr_model_info {
-    size_t size;                   /**< sizeof(lr_model_info), set by the caller */
-    int64_t parameters;            /**< stored numbers, shared ones once, indices not counted */
-    int64_t linear_parameters;     /**< of the seven linears of each block, biases not counted */
-    int64_t bytes;                 /**< stored bytes of all parameters */
-    int32_t layers;                /**< blocks */
-    int32_t hidden_size;           /**< width of the residual stream */
-    int32_t intermediate_size;     /**< neurons of each MLP */
-    int32_t attention_heads;       /**< query heads */
-    int32_t key_value_heads;       /**< key and value heads */
-    int32_t head_size;             /**< numbers of each head */
-    int32_t vocabulary_size;       /**< rows of the embedding */
-    int32_t context_length;        /**< positions the model was trained for */
+    size_t size;               /**< sizeof(lr_model_info), set by the caller */
+    int64_t parameters;        /**< stored numbers, shared ones once, indices not counted */
+    int64_t linear_parameters; /**< of the seven linears of each block, biases not counted */
+    int64_t bytes;             /**< stored bytes of all parameters */
+    int32_t layers;            /**< blocks */
+    int32_t hidden_size;       /**< width of the residual stream */
+    int32_t intermediate_size; /**< neurons of each MLP */
+    int32_t attention_heads;   /**< query heads */
+    int32_t key_value_heads;   /**< key and value heads */
+    int32_t head_size;         /**< numbers of each head */
+    int32_t vocabulary_size;   /**< rows of the embedding */
+    int32_t context_length;    /**< positions the model was trained for */
 } lr_model_info;
 
 /** Fills @p info, whose `size` the caller has set. */

@@ -22,6 +22,9 @@ typedef struct lr_plan_opts {
     const char *ranks;   /**< JSON object of patterns to ranks: {"q_proj": 384, "gate_proj": 512};
                               among several matches the last counts, others stay dense */
     const char *pattern; /**< modules that may change; default: the seven linears of each block */
+    const char *storage; /**< what a rank costs and how compression stores it: "two-factor"
+                              (default), rank (out + in) numbers, or "pivot" (PIFA, arXiv
+                              2501.19090), rank (out + in - rank) numbers without loss */
 } lr_plan_opts;
 
 /** Writes the defaults; @p size is `sizeof *opts`. */

@@ -23,12 +23,12 @@ enum {
 
 /** Options of a session. */
 typedef struct lr_session_opts {
-    size_t size;         /**< set by lr_session_opts_init() */
-    int32_t rows;        /**< independent rows; default 1 */
-    int32_t positions;   /**< most tokens of a row; default: the model's context length */
-    int32_t kind;        /**< LR_STEP_ROWS (default) or LR_STEP_BATCH */
-    int32_t no_cache;    /**< 1: every segment begins at position 0 and nothing is kept */
-    lr_hooks *hooks;     /**< borrowed until the session is freed; NULL: none */
+    size_t size;       /**< set by lr_session_opts_init() */
+    int32_t rows;      /**< independent rows; default 1 */
+    int32_t positions; /**< most tokens of a row; default: the model's context length */
+    int32_t kind;      /**< LR_STEP_ROWS (default) or LR_STEP_BATCH */
+    int32_t no_cache;  /**< 1: every segment begins at position 0 and nothing is kept */
+    lr_hooks *hooks;   /**< borrowed until the session is freed; NULL: none */
 } lr_session_opts;
 
 /** Writes the defaults; @p size is `sizeof *opts`. */

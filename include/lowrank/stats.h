@@ -53,8 +53,8 @@ LR_API lr_status lr_stats_attach(lr_stats *stats, lr_hooks *hooks, double weight
  * @param weight of this text, positive
  * @return LR_E_INVALID when the text is shorter than one window
  */
-LR_API lr_status lr_stats_collect(lr_stats *stats, const int32_t *ids, size_t count,
-                                  int32_t window, double weight);
+LR_API lr_status lr_stats_collect(lr_stats *stats, const int32_t *ids, size_t count, int32_t window,
+                                  double weight);
 
 /** Adds the statistics of the same modules, normalised, with @p weight. */
 LR_API lr_status lr_stats_add(lr_stats *stats, const lr_stats *other, double weight);

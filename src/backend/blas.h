@@ -1,4 +1,5 @@
-/* OpenBLAS as the library uses it: one thread for each call, many calls at once (docs/threads.md). */
+/* OpenBLAS as the library uses it: one thread for each call, many calls at once (docs/threads.md).
+ */
 #ifndef LR_BACKEND_BLAS_H
 #define LR_BACKEND_BLAS_H
 

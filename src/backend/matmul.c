@@ -6,10 +6,7 @@
 #include "backend/matmul.h"
 
 #include "backend/blas.h"
-
-#include <lowrank/tensor.h>
-
-#include <string.h>
+#include "tensor/dtype.h"
 
 enum {
     ROW_OUTS = 32,     /* outputs of one item of the row-invariant form */
@@ -21,13 +18,7 @@ enum {
     LEAST_TILE_OUTS = 192
 };
 
-static size_t row_bytes(const lr__matrix *w) {
-    switch (w->dtype) {
-    case LR_Q8_0: return (size_t)(w->cols / 32) * 34;
-    case LR_Q4_1: return (size_t)(w->cols / 32) * 20;
-    default: return (size_t)w->cols * lr_dtype_size(w->dtype);
-    }
-}
+static size_t row_bytes(const lr__matrix *w) { return lr__dtype_bytes(w->dtype, w->cols); }
 
 lr__matrix lr__matrix_rows(const lr__matrix *w, int64_t row, int64_t rows) {
     lr__matrix part = *w;
@@ -54,7 +45,8 @@ void lr__matrix_widen(const lr__kernels *kernels, const lr__matrix *w, int64_t r
                       int64_t cols, float *dst, int64_t ld) {
     size_t bytes = row_bytes(w);
     for (int64_t i = 0; i < rows; i++) {
-        if (w->dtype == LR_I8) widen_split_row(kernels, w, row + i, cols, dst + i * ld);
+        if (w->dtype == LR_I8)
+            widen_split_row(kernels, w, row + i, cols, dst + i * ld);
         else
             kernels->widen(w->dtype, (const char *)w->data + (size_t)(row + i) * bytes,
                            (size_t)cols, dst + i * ld);
@@ -96,7 +88,8 @@ static void run_row_item(void *work, int64_t index, int32_t thread) {
     if (m->w->dtype == LR_F32) {
         w = stored_floats(m, out);
         ldw = m->w->cols;
-    } else lr__matrix_widen(j->kernels, m->w, out, outs, m->in, block, m->in);
+    } else
+        lr__matrix_widen(j->kernels, m->w, out, outs, m->in, block, m->in);
     if (m->scale == 1 && !m->accumulate) {
         j->kernels->dot_tile(m->tokens, outs, m->in, m->x, m->ldx, w, ldw, m->y + out, m->ldy);
         return;
@@ -149,10 +142,13 @@ static void choose_tiles(job *j, int64_t threads) {
     int64_t tokens = j->m->tokens, wanted = 2 * threads;
     j->tile_tokens = TILE_TOKENS;
     j->tile_outs = j->panel_outs;
-    if (threads == 1) j->tile_tokens = tokens;
-    else if (pieces(tokens, j->tile_tokens) < wanted) j->tile_tokens = LEAST_TILE_TOKENS;
-    while (threads > 1 && pieces(tokens, j->tile_tokens) * pieces(j->panel_outs, j->tile_outs) <
-                              wanted && j->tile_outs / 2 >= LEAST_TILE_OUTS)
+    if (threads == 1)
+        j->tile_tokens = tokens;
+    else if (pieces(tokens, j->tile_tokens) < wanted)
+        j->tile_tokens = LEAST_TILE_TOKENS;
+    while (threads > 1 &&
+           pieces(tokens, j->tile_tokens) * pieces(j->panel_outs, j->tile_outs) < wanted &&
+           j->tile_outs / 2 >= LEAST_TILE_OUTS)
         j->tile_outs = (j->tile_outs + 1) / 2;
     j->tiles_across = pieces(j->panel_outs, j->tile_outs);
 }
@@ -162,16 +158,14 @@ static lr_status run_batch(const lr__device *device, lr__arena *arena, const lr_
     int64_t step = m->out <= PANEL_OUTS ? PANEL_OUTS : HEAD_OUTS;
     if (m->w->dtype != LR_F32) {
         size_t outs = (size_t)(m->out < step ? m->out : step);
-        lr_status status =
-            lr__arena_take(arena, &j.scratch, outs * (size_t)m->in, sizeof(float));
+        lr_status status = lr__arena_take(arena, &j.scratch, outs * (size_t)m->in, sizeof(float));
         if (status < 0) return status;
     }
     lr__blas_enter();
     for (j.panel = 0; j.panel < m->out; j.panel += step) {
         j.panel_outs = m->out - j.panel < step ? m->out - j.panel : step;
         choose_tiles(&j, lr__pool_threads(device->pool));
-        if (j.scratch)
-            lr__pool_run(device->pool, pieces(j.panel_outs, ROW_OUTS), widen_item, &j);
+        if (j.scratch) lr__pool_run(device->pool, pieces(j.panel_outs, ROW_OUTS), widen_item, &j);
         lr__pool_run(device->pool, pieces(m->tokens, j.tile_tokens) * j.tiles_across, gemm_item,
                      &j);
     }

@@ -7,7 +7,7 @@
 
 /* A matrix as it is stored, row-major. */
 typedef struct lr__matrix {
-    int32_t dtype;     /* lowrank/tensor.h; LR_I8 needs scales */
+    int32_t dtype; /* lowrank/tensor.h; LR_I8 needs scales */
     int64_t rows, cols;
     const void *data;
     const void *scales; /* binary16 [rows, ceil(cols / 32)] for LR_I8, else NULL */
@@ -22,11 +22,11 @@ void lr__matrix_widen(const lr__kernels *kernels, const lr__matrix *w, int64_t r
 
 typedef struct lr__matmul {
     const lr__matrix *w;
-    int64_t out, in;  /* extents in use: the leading part of w */
+    int64_t out, in; /* extents in use: the leading part of w */
     int64_t tokens;
-    const float *x;   /* [tokens, in], step ldx */
+    const float *x; /* [tokens, in], step ldx */
     int64_t ldx;
-    float *y;         /* [tokens, out], step ldy */
+    float *y; /* [tokens, out], step ldy */
     int64_t ldy;
     float scale;
     int32_t accumulate; /* adds to y */

@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -124,8 +125,10 @@ void lr__pool_run(lr__pool *pool, int64_t count, lr__pool_fn fn, void *work) {
     take_items(pool, 0);
     atomic_store(&pool->is_open, 0);
     for (int64_t spins = 0; atomic_load(&pool->active); spins++) {
-        if (spins < SPINS_BEFORE_YIELD) relax();
-        else sched_yield();
+        if (spins < SPINS_BEFORE_YIELD)
+            relax();
+        else
+            sched_yield();
     }
     is_inside = 0;
     pthread_mutex_unlock(&pool->busy);
@@ -137,14 +140,19 @@ void lr__pool_release(lr__pool *pool) { atomic_fetch_sub(&pool->held, 1); }
 
 int32_t lr__pool_threads(const lr__pool *pool) { return pool->threads; }
 
+/* The host's signals stay with the host's threads. */
 static void start_workers(lr__pool *pool, int32_t wanted) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     for (int32_t i = 0; i + 1 < wanted; i++) {
         worker *w = &pool->workers[i];
         w->pool = pool;
         w->thread = i + 1;
-        if (pthread_create(&w->handle, NULL, work_loop, w)) return;
+        if (pthread_create(&w->handle, NULL, work_loop, w)) break;
         pool->threads++;
     }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 lr_status lr__pool_new(lr__pool **out, int32_t threads) {
@@ -176,8 +184,7 @@ void lr__pool_free(lr__pool *pool) {
         atomic_store(&pool->stopping, 1);
         pthread_cond_broadcast(&pool->wake);
         pthread_mutex_unlock(&pool->sleep_lock);
-        for (int32_t i = 0; i + 1 < pool->threads; i++)
-            pthread_join(pool->workers[i].handle, NULL);
+        for (int32_t i = 0; i + 1 < pool->threads; i++) pthread_join(pool->workers[i].handle, NULL);
         pthread_cond_destroy(&pool->wake);
         pthread_mutex_destroy(&pool->sleep_lock);
         pthread_mutex_destroy(&pool->busy);

@@ -20,6 +20,17 @@ done:
     return code;
 }
 
+enum { SELF_WINDOWS = 16, SELF_SEED = 1 };
+
+/* Without a text: what the reference, or else the model, writes with the seed kept for judging. */
+static int self_text(token_list *out, const lr_model *model, int32_t windows, int32_t window) {
+    size_t count = (size_t)windows * (size_t)window;
+    out->ids = malloc(count * sizeof *out->ids);
+    if (!out->ids) return report_fail(CODE_FAILED, "out of memory: %zu tokens", count);
+    out->count = count;
+    return report_status(lr_self_text(model, SELF_SEED, windows, window, out->ids), WHILE_WORKING);
+}
+
 int command_eval(cli_job *job) {
     const char *text = NULL, *reference_path = NULL;
     int32_t window = 0, windows = 0, first = 0;
@@ -30,7 +41,9 @@ int command_eval(cli_job *job) {
     lr_eval_result result = {.size = sizeof result};
     int code;
     const arg options[] = {
-        ARG("text", ARG_TEXT, &text, "FILE", "text to score", .required = 1),
+        ARG("text", ARG_TEXT, &text, "FILE",
+            "text to score; without one, text that the reference, or else the model, writes itself "
+            "(--windows of it, 16 by default)"),
         ARG("window", ARG_INT, &window, "N",
             "tokens of each window; the first is context only [default 512, or the model's context "
             "if that is shorter]",
@@ -46,9 +59,13 @@ int command_eval(cli_job *job) {
     TRY(job_open(job, &model, job->model_path));
     if (reference_path) TRY(job_open(job, &reference, reference_path));
     TRY(texts_tokenizer(model, &tokenizer));
-    TRY(texts_load(&tokens, tokenizer, text));
     lr_eval_opts_init(&opts, sizeof opts);
     opts.window = texts_window(model, window);
+    if (text)
+        TRY(texts_load(&tokens, tokenizer, text));
+    else
+        TRY(self_text(&tokens, reference ? reference : model, windows ? windows : SELF_WINDOWS,
+                      opts.window));
     opts.windows = windows;
     opts.first_window = first;
     opts.reference = reference;

@@ -4,7 +4,7 @@
  */
 #include "backend/blas.h"
 #include "base/opts.h"
-#include "compress/factor.h"
+#include "compress/form.h"
 #include "compress/plan.h"
 #include "compress/stats.h"
 
@@ -43,8 +43,9 @@ typedef struct task {
     const lr_linear *linear;
     const lr__moments *moments; /* NULL for plain SVD */
     int64_t rank;
-    int32_t method;
+    int32_t method, storage;
     lr__factors factors;
+    lr__pivot pivot; /* of the factors, for that storage */
     lr_status status;
     char message[MESSAGE_SIZE];
 } task;
@@ -76,6 +77,9 @@ static lr_status factorise(task *t) {
                                         .name = linear->name};
     LR_TRY(lr__factor_basis_new(&basis, &problem, t->method));
     LR_TRY(lr__factor_basis_cut(&t->factors, basis, &problem, t->rank));
+    if (t->storage == LR__STORAGE_PIVOT)
+        LR_TRY(lr__pivot_new(&t->pivot, linear->out, linear->in, t->rank, t->factors.left,
+                             t->factors.right, linear->name));
 done:
     lr__factor_basis_free(basis);
     lr__aligned_free(weight);
@@ -92,33 +96,9 @@ static void factorise_item(void *work, int64_t index, int32_t thread) {
     if (t->status < 0) snprintf(t->message, sizeof t->message, "%s", lr_last_error());
 }
 
-/* Takes the numbers over into a parameter. */
-static lr_status param_of(lr__param **out, const char *module, const char *part, float **numbers,
-                          int64_t rows, int64_t cols, int32_t ndim) {
-    char name[320];
-    snprintf(name, sizeof name, "%s.%s", module, part);
-    lr_status status = lr__param_of_floats(out, name, *numbers, rows, cols, ndim);
-    if (status >= 0) *numbers = NULL;
-    return status;
-}
-
 static lr_status linear_of(lr_linear **out, task *t) {
-    lr_status status = LR_OK;
-    lr__param *left = NULL, *right = NULL, *bias = NULL;
-    const lr_linear *linear = t->linear;
-    lr__factors *f = &t->factors;
-    LR_TRY(param_of(&left, linear->name, "left.weight", &f->left, linear->out, f->rank, 2));
-    LR_TRY(param_of(&right, linear->name, "right.weight", &f->right, f->rank, linear->in, 2));
-    if (f->bias)
-        LR_TRY(param_of(&bias, linear->name, "bias", &f->bias, linear->out, 1, 1));
-    else
-        bias = lr__param_keep(linear->bias);
-    LR_TRY(lr__linear_low_rank(out, linear->ctx, linear->name, left, right, bias));
-done:
-    lr__param_drop(left);
-    lr__param_drop(right);
-    lr__param_drop(bias);
-    return status;
+    return t->storage == LR__STORAGE_PIVOT ? lr__form_pivot(out, t->linear, &t->pivot, &t->factors)
+                                           : lr__form_two_factor(out, t->linear, &t->factors);
 }
 
 typedef struct work {
@@ -141,6 +121,7 @@ static lr_status prepare(work *w, task *t, const char *module, int64_t rank) {
     t->linear = linear;
     t->rank = rank;
     t->method = w->method;
+    t->storage = w->plan->storage;
     if (lr_linear_kind(linear) != LR_LINEAR_DENSE)
         return lr__fail(LR_E_UNSUPPORTED, "%s: already factorised", module);
     if (w->method == LR__FACTOR_SVD) return LR_OK;
@@ -192,6 +173,7 @@ done:
 static void clear_tasks(work *w, int32_t count) {
     for (int32_t i = 0; i < count; i++) {
         lr__factors_clear(&w->tasks[i].factors);
+        lr__pivot_clear(&w->tasks[i].pivot);
         lr_linear_free((lr_linear *)w->tasks[i].linear);
     }
     memset(w->tasks, 0, (size_t)count * sizeof *w->tasks);
@@ -222,6 +204,7 @@ lr_status lr_compress(lr_model *model, const lr_plan *plan, const lr_stats *stat
                       const lr_compress_opts *opts, lr_compress_fn fn, void *user) {
     lr_status status = LR_OK;
     lr_compress_opts o;
+    lr__graph *before = NULL, *after = NULL;
     work w = {.model = model, .plan = plan, .stats = stats, .fn = fn, .user = user};
     if (!model || !plan) return lr__fail(LR_E_INVALID, "lr_compress: model and plan are needed");
     lr_compress_opts_init(&o, sizeof o);
@@ -230,9 +213,13 @@ lr_status lr_compress(lr_model *model, const lr_plan *plan, const lr_stats *stat
     LR_FAIL_IF(w.method != LR__FACTOR_SVD && !stats, LR_E_INVALID,
                "method %s needs statistics; only svd does without", o.method);
     LR_TRY(lr_model_clone(&w.draft, model));
+    before = lr__model_graph(w.draft);
     LR_TRY(run_plan(&w));
-    lr__model_publish(model, lr__model_graph(w.draft));
+    after = lr__model_graph(w.draft);
+    LR_TRY(lr__model_merge(model, before, after));
 done:
+    lr__graph_drop(before);
+    lr__graph_drop(after);
     lr_model_free(w.draft);
     return status;
 }

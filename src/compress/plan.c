@@ -14,7 +14,8 @@ static const char default_pattern[] =
 enum { PLAN_MOST = 64 << 20 };
 
 void lr_plan_opts_init(lr_plan_opts *opts, size_t size) {
-    lr_plan_opts defaults = {.size = sizeof defaults, .pattern = default_pattern};
+    lr_plan_opts defaults = {
+        .size = sizeof defaults, .pattern = default_pattern, .storage = "two-factor"};
     lr__opts_defaults(opts, size, &defaults, sizeof defaults);
 }
 
@@ -26,13 +27,29 @@ void lr_plan_free(lr_plan *plan) {
     lr__free(plan);
 }
 
+static const char *const storages[] = {
+    [LR__STORAGE_TWO_FACTOR] = "two-factor",
+    [LR__STORAGE_PIVOT] = "pivot",
+};
+
+static lr_status find_storage(const char *name, int32_t *storage) {
+    for (int32_t i = 0; name && i < (int32_t)(sizeof storages / sizeof *storages); i++)
+        if (!strcmp(storages[i], name)) {
+            *storage = i;
+            return LR_OK;
+        }
+    return lr__fail(LR_E_INVALID, "storage \"%s\", expected two-factor or pivot", name ? name : "");
+}
+
 /* All matched modules, dense. */
-static lr_status plan_of_modules(lr_plan **out, const lr_model *model, const char *pattern) {
+static lr_status plan_of_modules(lr_plan **out, const lr_model *model, const char *pattern,
+                                 int32_t storage) {
     lr_status status = LR_OK;
     lr_plan *plan = NULL;
     lr__graph *graph = lr__model_graph(model);
     size_t count = (size_t)lr__graph_linear_count(graph);
     LR_TRY(lr__new(&plan, 1, sizeof *plan));
+    plan->storage = storage;
     LR_TRY(lr__new(&plan->modules, count, sizeof *plan->modules));
     LR_TRY(lr__new(&plan->items, count, sizeof *plan->items));
     for (size_t i = 0; i < count; i++) {
@@ -43,6 +60,7 @@ static lr_status plan_of_modules(lr_plan **out, const lr_model *model, const cha
         LR_FAIL_IF(linear == graph->head && graph->origin->config.is_tied, LR_E_UNSUPPORTED,
                    "lm_head: shares the embedding's numbers, so factors would add to them");
         LR_TRY(lr__dup(&plan->modules[plan->count], linear->name));
+        plan->items[plan->count].storage = storage;
         plan->items[plan->count].out = linear->out;
         plan->items[plan->count++].in = linear->in;
     }
@@ -111,6 +129,7 @@ lr_status lr_plan_new(lr_plan **out, const lr_model *model, const lr_plan_opts *
     lr_status status = LR_OK;
     lr_plan_opts o;
     lr_plan *plan = NULL;
+    int32_t storage = 0;
     if (!out || !model) return lr__fail(LR_E_INVALID, "lr_plan_new: out and model are needed");
     *out = NULL;
     lr_plan_opts_init(&o, sizeof o);
@@ -123,7 +142,8 @@ lr_status lr_plan_new(lr_plan **out, const lr_model *model, const lr_plan_opts *
                "plan: keep %g, expected more than 0", o.keep != 0 ? o.keep : o.keep_model);
     LR_FAIL_IF(!lr__glob_is_valid(o.pattern), LR_E_INVALID, "pattern \"%s\" is not well formed",
                o.pattern);
-    LR_TRY(plan_of_modules(&plan, model, o.pattern));
+    LR_TRY(find_storage(o.storage, &storage));
+    LR_TRY(plan_of_modules(&plan, model, o.pattern, storage));
     LR_TRY(o.ranks ? apply_patterns(plan, o.ranks) : spend_budget(plan, model, &o));
     *out = plan;
     plan = NULL;
@@ -158,7 +178,7 @@ void lr_plan_parameters(const lr_plan *plan, int64_t *before, int64_t *after) {
     for (int32_t i = 0; plan && i < plan->count; i++) {
         const lr__rank_item *item = &plan->items[i];
         *before += item->out * item->in;
-        *after += item->rank ? item->rank * (item->out + item->in) : item->out * item->in;
+        *after += lr__rank_params(item);
     }
 }
 
@@ -170,9 +190,9 @@ static lr_status plan_json(json_t **out, const lr_plan *plan) {
     for (int32_t i = 0; i < plan->count; i++)
         failed |= json_object_set_new(ranks, plan->modules[i], json_integer(plan->items[i].rank));
     if (!failed)
-        *out = json_pack("{s:s, s:i, s:{s:I, s:I}, s:O}", "format", "lowrank-plan", "version", 1,
-                         "parameters", "before", (json_int_t)before, "after", (json_int_t)after,
-                         "ranks", ranks);
+        *out = json_pack("{s:s, s:i, s:s, s:{s:I, s:I}, s:O}", "format", "lowrank-plan", "version",
+                         1, "storage", storages[plan->storage], "parameters", "before",
+                         (json_int_t)before, "after", (json_int_t)after, "ranks", ranks);
     json_decref(ranks);
     return *out ? LR_OK : lr__nomem(sizeof(json_t));
 }
@@ -235,6 +255,7 @@ lr_status lr_plan_open(lr_plan **out, const lr_model *model, const char *path) {
     lr_status status = LR_OK;
     lr_plan *plan = NULL;
     json_t *json = NULL;
+    int32_t storage = 0;
     if (!out || !model || !path)
         return lr__fail(LR_E_INVALID, "lr_plan_open: out, model and path are needed");
     *out = NULL;
@@ -245,7 +266,10 @@ lr_status lr_plan_open(lr_plan **out, const lr_model *model, const char *path) {
                "%s: not a plan", path);
     LR_FAIL_IF(json_integer_value(json_object_get(json, "version")) != 1, LR_E_UNSUPPORTED,
                "%s: a plan of another version, expected 1", path);
-    LR_TRY(plan_of_modules(&plan, model, model->origin->config.is_tied ? "model.layers.*" : "*"));
+    const json_t *form = json_object_get(json, "storage");
+    LR_TRY(find_storage(form ? json_string_value(form) : storages[0], &storage));
+    LR_TRY(plan_of_modules(&plan, model, model->origin->config.is_tied ? "model.layers.*" : "*",
+                           storage));
     LR_TRY(take_ranks(plan, ranks, path));
     LR_FAIL_IF(!plan->count, LR_E_FORMAT, "%s: a plan without modules", path);
     *out = plan;

@@ -31,16 +31,25 @@ static lr_status check_items(const lr__rank_item *items, int64_t count) {
 }
 
 static int64_t dense_cost(const lr__rank_item *item) { return item->out * item->in; }
-static int64_t rank_cost(const lr__rank_item *item) { return item->out + item->in; }
 
-static int64_t cost(const lr__rank_item *item) {
-    return item->rank ? item->rank * rank_cost(item) : dense_cost(item);
+static int64_t cost_of_rank(const lr__rank_item *item, int64_t rank) {
+    int64_t saved = item->storage == LR__STORAGE_PIVOT ? rank : 0;
+    return rank * (item->out + item->in - saved);
+}
+
+/* Of the rank after this one, its last also. */
+static int64_t marginal_cost(const lr__rank_item *item) {
+    return cost_of_rank(item, item->rank + 1) - cost_of_rank(item, item->rank);
+}
+
+int64_t lr__rank_params(const lr__rank_item *item) {
+    return item->rank ? cost_of_rank(item, item->rank) : dense_cost(item);
 }
 
 lr_status lr__ranks_params(int64_t *out, const lr__rank_item *items, int64_t count) {
     *out = 0;
     lr_status status = check_items(items, count);
-    for (int64_t i = 0; status == LR_OK && i < count; i++) *out += cost(&items[i]);
+    for (int64_t i = 0; status == LR_OK && i < count; i++) *out += lr__rank_params(&items[i]);
     return status;
 }
 
@@ -70,27 +79,40 @@ lr_status lr__ranks_budget(int64_t *out, double keep, int64_t total) {
 /* What the next rank of an item adds; 0 when it is dense. */
 static int64_t step_cost(const lr__rank_item *item) {
     if (!item->rank) return 0;
-    int64_t next = (item->rank + 1) * rank_cost(item);
-    return (next < dense_cost(item) ? next : dense_cost(item)) - cost(item);
+    int64_t next = cost_of_rank(item, item->rank + 1);
+    return (next < dense_cost(item) ? next : dense_cost(item)) - lr__rank_params(item);
 }
 
 static void step(lr__rank_item *item) {
     item->rank++;
-    if (item->rank * rank_cost(item) >= dense_cost(item)) item->rank = 0;
+    if (cost_of_rank(item, item->rank) >= dense_cost(item)) item->rank = 0;
 }
 
 typedef struct share {
     int64_t budget, dense;
 } share;
 
-/* Exact share minus rank, times dense (out + in). */
+/* Exact share minus cost, times dense. */
 static wide shortfall(const lr__rank_item *item, share s) {
-    return (wide)s.budget * dense_cost(item) - (wide)item->rank * s.dense * rank_cost(item);
+    return (wide)s.budget * dense_cost(item) - (wide)s.dense * cost_of_rank(item, item->rank);
 }
 
 /* 1 when a is further below its share than b; both are factorised. */
 static int is_shorter(const lr__rank_item *a, const lr__rank_item *b, share s) {
-    return shortfall(a, s) * rank_cost(b) > shortfall(b, s) * rank_cost(a);
+    return shortfall(a, s) * marginal_cost(b) > shortfall(b, s) * marginal_cost(a);
+}
+
+/* The largest rank whose cost is within the share. */
+static int64_t rank_of_share(const lr__rank_item *item, share s) {
+    int64_t low = 0, high = item->out < item->in ? item->out : item->in;
+    while (low < high) {
+        int64_t middle = (low + high + 1) / 2;
+        if ((wide)s.dense * cost_of_rank(item, middle) <= (wide)s.budget * dense_cost(item))
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
 }
 
 /* Returns the cost of all items. */
@@ -98,10 +120,10 @@ static int64_t start(lr__rank_item *items, int64_t count, share s) {
     int64_t used = 0;
     for (int64_t i = 0; i < count; i++) {
         lr__rank_item *item = &items[i];
-        item->rank = (int64_t)((wide)s.budget * dense_cost(item) / s.dense / rank_cost(item));
+        item->rank = rank_of_share(item, s);
         if (item->rank < 1) item->rank = 1;
-        if (item->rank * rank_cost(item) >= dense_cost(item)) item->rank = 0;
-        used += cost(item);
+        if (cost_of_rank(item, item->rank) >= dense_cost(item)) item->rank = 0;
+        used += lr__rank_params(item);
     }
     return used;
 }
@@ -113,8 +135,9 @@ static int64_t take_back(lr__rank_item *items, int64_t count, share s, int64_t u
         for (int64_t i = 0; i < count; i++)
             if (items[i].rank > 1 && (!most || is_shorter(most, &items[i], s))) most = &items[i];
         if (!most) break;
+        used -= lr__rank_params(most);
         most->rank--;
-        used -= rank_cost(most);
+        used += lr__rank_params(most);
     }
     return used;
 }
@@ -140,7 +163,7 @@ lr_status lr__ranks_uniform(lr__rank_item *items, int64_t count, int64_t budget)
     if (status < 0 || budget >= s.dense) return status;
     int64_t least = 0;
     for (int64_t i = 0; i < count; i++) {
-        int64_t dense = dense_cost(&items[i]), first = rank_cost(&items[i]);
+        int64_t dense = dense_cost(&items[i]), first = cost_of_rank(&items[i], 1);
         least += first < dense ? first : dense;
     }
     if (budget < least)

@@ -11,11 +11,11 @@ enum { LR__ROPE_DEFAULT, LR__ROPE_LINEAR, LR__ROPE_LLAMA3, LR__ROPE_YARN };
 typedef struct lr__rope_config {
     int32_t type;
     double theta, factor;
-    double low_factor, high_factor;  /* llama3 */
-    double beta_fast, beta_slow;     /* yarn */
-    double attention_factor;         /* yarn; 0: from factor */
-    double mscale, mscale_all;       /* yarn; 0: not given */
-    int32_t truncate;                /* yarn: round the correction range */
+    double low_factor, high_factor; /* llama3 */
+    double beta_fast, beta_slow;    /* yarn */
+    double attention_factor;        /* yarn; 0: from factor */
+    double mscale, mscale_all;      /* yarn; 0: not given */
+    int32_t truncate;               /* yarn: round the correction range */
     int64_t original_context;
 } lr__rope_config;
 
@@ -23,8 +23,8 @@ typedef struct lr__config {
     int32_t architecture;
     int32_t layers, hidden_size, intermediate_size, heads, key_value_heads, head_size;
     int32_t vocabulary_size, context_length;
-    int32_t sliding_window;       /* 0: none */
-    int32_t first_sliding_layer;  /* layers below attend to everything */
+    int32_t sliding_window;      /* 0: none */
+    int32_t first_sliding_layer; /* layers below attend to everything */
     int32_t is_tied, attention_bias, output_bias, mlp_bias, has_qk_norm;
     double norm_epsilon;
     lr__rope_config rope;

@@ -12,10 +12,7 @@
 #include <pthread.h>
 
 /* Linears of a block, in the order of computation. */
-enum {
-    LR__Q, LR__K, LR__V, LR__O, LR__GATE, LR__UP, LR__DOWN,
-    LR__BLOCK_LINEARS
-};
+enum { LR__Q, LR__K, LR__V, LR__O, LR__GATE, LR__UP, LR__DOWN, LR__BLOCK_LINEARS };
 
 /* "self_attn.q_proj", ... */
 extern const char *const lr__linear_suffix[LR__BLOCK_LINEARS];

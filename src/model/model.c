@@ -77,10 +77,21 @@ static void publish(lr_model *model, lr__graph *graph) {
     lr__graph_drop(before);
 }
 
-void lr__model_publish(lr_model *model, lr__graph *graph) {
+lr_status lr__model_merge(lr_model *model, const lr__graph *before, const lr__graph *after) {
+    lr__graph *next;
     pthread_mutex_lock(&model->edits);
-    publish(model, graph);
+    lr__graph *current = lr__model_graph(model);
+    lr_status status = lr__graph_copy(&next, current);
+    for (int32_t i = 0; status >= 0 && i < lr__graph_linear_count(after); i++) {
+        lr_linear *changed = *lr__graph_linear(after, i), **slot = lr__graph_linear(next, i);
+        if (changed == *lr__graph_linear(before, i)) continue;
+        lr_linear_free(*slot);
+        *slot = lr__linear_keep(changed);
+    }
+    if (status >= 0) publish(model, next);
     pthread_mutex_unlock(&model->edits);
+    lr__graph_drop(current);
+    return status;
 }
 
 lr_status lr_model_clone(lr_model **out, const lr_model *model) {

@@ -191,8 +191,9 @@ static lr_status check_finite(const lr__step *step, const float *logits, int64_t
     for (int64_t r = 0; r < rows; r++)
         for (int64_t i = 0; i < vocabulary; i++)
             if (!isfinite(logits[r * vocabulary + i]))
-                return lr__fail(LR_E_NUMERIC, "logit %lld of output row %lld is %g", (long long)i,
-                                (long long)r, (double)logits[r * vocabulary + i]);
+                return lr__fail(LR_E_NUMERIC,
+                                "logits of output row %lld are not finite (token id %lld)",
+                                (long long)r, (long long)i);
     return LR_OK;
 }
 

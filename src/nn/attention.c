@@ -13,7 +13,8 @@ typedef struct job {
 static void attend_one_by_one(const job *j, const lr__attention_span *span, int64_t begin,
                               int64_t end, int64_t head, float *scratch) {
     const lr__attention *a = j->a;
-    int64_t ldq = (int64_t)a->heads * a->head_size, ldk = (int64_t)a->key_value_heads * a->head_size;
+    int64_t ldq = (int64_t)a->heads * a->head_size,
+            ldk = (int64_t)a->key_value_heads * a->head_size;
     int64_t shared = head / (a->heads / a->key_value_heads) * a->head_size;
     for (int64_t i = begin; i < end; i++) {
         int64_t count = span->first + i + 1;
@@ -28,7 +29,8 @@ static void attend_one_by_one(const job *j, const lr__attention_span *span, int6
 static void attend_in_block(const job *j, const lr__attention_span *span, int64_t begin,
                             int64_t end, int64_t head, float *scratch) {
     const lr__attention *a = j->a;
-    int64_t ldq = (int64_t)a->heads * a->head_size, ldk = (int64_t)a->key_value_heads * a->head_size;
+    int64_t ldq = (int64_t)a->heads * a->head_size,
+            ldk = (int64_t)a->key_value_heads * a->head_size;
     int64_t shared = head / (a->heads / a->key_value_heads) * a->head_size;
     lr__attend_task task = {.queries = end - begin,
                             .first = span->first + begin,
@@ -59,7 +61,8 @@ static void attend_item(void *work, int64_t index, int32_t thread) {
     int64_t most_keys = span->first + end;
     if (a->batch && (!a->window || most_keys <= a->window))
         attend_in_block(j, span, begin, end, head, scratch);
-    else attend_one_by_one(j, span, begin, end, head, scratch);
+    else
+        attend_one_by_one(j, span, begin, end, head, scratch);
 }
 
 lr_status lr__attention_run(const lr__device *device, lr__arena *arena, const lr__attention *a) {

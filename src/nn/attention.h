@@ -9,9 +9,9 @@
  * positions up to its own, the last `window` of them when window is not 0. */
 typedef struct lr__attention_span {
     int64_t queries, first;
-    const float *q; /* [queries, heads * head_size] */
+    const float *q;             /* [queries, heads * head_size] */
     const float *keys, *values; /* [first + queries, key_value_heads * head_size] */
-    float *out;     /* [queries, heads * head_size] */
+    float *out;                 /* [queries, heads * head_size] */
 } lr__attention_span;
 
 typedef struct lr__attention {

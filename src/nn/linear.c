@@ -87,10 +87,8 @@ done:
 }
 
 static lr__op matrix_op(lr__param *param) {
-    lr__op op = {.kind = LR__OP_MATRIX,
-                 .out = param->matrix.rows,
-                 .in = param->matrix.cols,
-                 .param = param};
+    lr__op op = {
+        .kind = LR__OP_MATRIX, .out = param->matrix.rows, .in = param->matrix.cols, .param = param};
     return op;
 }
 
@@ -213,7 +211,7 @@ void lr__linear_dense_rows(const lr_linear *linear, int64_t row, int64_t rows, f
         int64_t stored = row + i;
         for (int32_t map = 0; map + 1 < term->count; map++)
             stored = term->ops[map].index->values[stored];
-        lr__matrix_widen(linear->ctx->device.kernels, &matrix->param->matrix, stored, 1,
-                         matrix->in, dst + i * linear->in, linear->in);
+        lr__matrix_widen(linear->ctx->device.kernels, &matrix->param->matrix, stored, 1, matrix->in,
+                         dst + i * linear->in, linear->in);
     }
 }

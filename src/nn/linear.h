@@ -56,8 +56,8 @@ enum {
 typedef struct lr__op {
     int32_t kind;
     int64_t out, in;
-    lr__param *param;            /* MATRIX [out, in], DIAGONAL [out, 1] */
-    lr__index *index;            /* GATHER of `out` values, SCATTER of `in` distinct values */
+    lr__param *param;             /* MATRIX [out, in], DIAGONAL [out, 1] */
+    lr__index *index;             /* GATHER of `out` values, SCATTER of `in` distinct values */
     lr__axis *out_axis, *in_axis; /* NULL: always full */
 } lr__op;
 
@@ -80,8 +80,7 @@ struct lr_linear {
 };
 
 /* Building: an empty module, then terms of operators. Everything given is kept by reference. */
-lr_status lr__linear_new(lr_linear **out, lr_ctx *ctx, const char *name, int64_t outs,
-                         int64_t ins);
+lr_status lr__linear_new(lr_linear **out, lr_ctx *ctx, const char *name, int64_t outs, int64_t ins);
 /* Appends a term; sizes of neighbours and of the module must fit. */
 lr_status lr__linear_add_term(lr_linear *linear, float scale, const lr__op *ops, int32_t count,
                               const void *overlay);

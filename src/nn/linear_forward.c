@@ -11,10 +11,10 @@ enum { NODES_MOST = 64 };
 
 typedef struct node {
     const lr__op *op;
-    int32_t parent; /* index of the node whose value it reads; -1: the input */
+    int32_t parent;  /* index of the node whose value it reads; -1: the input */
     int64_t out, in; /* extents in use */
-    float *value;   /* [tokens, out]; NULL until needed */
-    int32_t uses;   /* nodes and terms that read the value */
+    float *value;    /* [tokens, out]; NULL until needed */
+    int32_t uses;    /* nodes and terms that read the value */
 } node;
 
 typedef struct forest {
@@ -37,20 +37,21 @@ static int is_same_op(const lr__op *a, const lr__op *b) {
 }
 
 static lr_status add_node(forest *f, const lr__op *op, int32_t parent, int32_t *at) {
-    for (int32_t i = 0; i < f->count; i++)
-        if (f->nodes[i].parent == parent && is_same_op(f->nodes[i].op, op)) {
+    int64_t out = lr__extent_of(f->e->extents, op->out_axis, op->out);
+    int64_t in = lr__extent_of(f->e->extents, op->in_axis, op->in);
+    for (int32_t i = 0; i < f->count; i++) {
+        const node *n = &f->nodes[i];
+        if (n->parent == parent && n->out == out && n->in == in && is_same_op(n->op, op)) {
             *at = i;
             return LR_OK;
         }
+    }
     if (f->count == NODES_MOST)
         return lr__fail(LR_E_UNSUPPORTED, "a group of modules with more than %d operators",
                         NODES_MOST);
-    node *n = &f->nodes[f->count];
-    memset(n, 0, sizeof *n);
-    n->op = op;
-    n->parent = parent;
-    n->out = lr__extent_of(f->e->extents, op->out_axis, op->out);
-    n->in = lr__extent_of(f->e->extents, op->in_axis, op->in);
+    node made = {.op = op, .parent = parent, .out = out, .in = in};
+    if (op->kind == LR__OP_DIAGONAL && made.in < made.out) made.out = made.in;
+    f->nodes[f->count] = made;
     if (parent >= 0) f->nodes[parent].uses++;
     *at = f->count++;
     return LR_OK;
@@ -131,7 +132,8 @@ static lr_status run_map(const forest *f, const node *n, float *y, int64_t ldy, 
     j.x = input_of(f, n, &j.ldx);
     if (n->op->kind == LR__OP_DIAGONAL) {
         float *diagonal;
-        lr_status status = lr__arena_take(f->e->arena, &diagonal, (size_t)n->op->out, sizeof(float));
+        lr_status status =
+            lr__arena_take(f->e->arena, &diagonal, (size_t)n->op->out, sizeof(float));
         if (status < 0) return status;
         lr__param_widen(f->e->device->kernels, n->op->param, diagonal);
         j.diagonal = diagonal;
@@ -151,8 +153,8 @@ static lr_status compute_inner_nodes(forest *f, const int32_t *is_end) {
     for (int32_t i = 0; i < f->count; i++) {
         node *n = &f->nodes[i];
         if (is_end[i] && n->uses == 1) continue;
-        lr_status status = lr__arena_take(f->e->arena, &n->value,
-                                          (size_t)(f->tokens * n->out), sizeof(float));
+        lr_status status =
+            lr__arena_take(f->e->arena, &n->value, (size_t)(f->tokens * n->out), sizeof(float));
         if (status >= 0) status = run_node(f, n, n->value, n->out, 1, 0);
         if (status < 0) return status;
     }
@@ -173,8 +175,7 @@ static void fill_rows(float *y, int64_t ldy, int64_t tokens, int64_t count) {
 static lr_status add_bias(const forest *f, const lr_linear *module, int64_t out, float *y,
                           int64_t ldy) {
     float *bias;
-    lr_status status =
-        lr__arena_take(f->e->arena, &bias, (size_t)module->out, sizeof(float));
+    lr_status status = lr__arena_take(f->e->arena, &bias, (size_t)module->out, sizeof(float));
     if (status < 0) return status;
     lr__param_widen(f->e->device->kernels, module->bias, bias);
     for (int64_t t = 0; t < f->tokens; t++) f->e->device->kernels->axpy(out, 1, bias, y + t * ldy);
@@ -223,21 +224,19 @@ lr_status lr__linear_forward(const lr__evaluation *e, const lr_linear *const *mo
     lr_status status = LR_OK;
     forest f = {.e = e, .x = x, .ldx = ldx, .tokens = tokens};
     sink sinks[NODES_MOST];
-    int32_t sink_count = 0, is_end[NODES_MOST] = {0}, is_begun[LR__GROUP_MOST] = {0};
+    int32_t sink_count = 0, is_end[NODES_MOST] = {0};
+    int64_t outs[LR__GROUP_MOST] = {0}; /* extent written so far; 0: nothing yet */
     lr__arena_mark mark = lr__arena_here(e->arena);
     LR_TRY(collect_sinks(&f, modules, count, sinks, &sink_count, is_end));
     LR_TRY(compute_inner_nodes(&f, is_end));
     for (int32_t i = 0; i < sink_count; i++) {
         int32_t m = sinks[i].module;
-        LR_TRY(run_sink(&f, &sinks[i], y[m], ldy[m], !is_begun[m]));
-        is_begun[m] = 1;
+        LR_TRY(run_sink(&f, &sinks[i], y[m], ldy[m], !outs[m]));
+        outs[m] = f.nodes[sinks[i].node].out;
     }
     for (int32_t m = 0; m < count; m++) {
-        int64_t out = sink_count ? f.nodes[sinks[0].node].out : modules[m]->out;
-        for (int32_t i = 0; i < sink_count; i++)
-            if (sinks[i].module == m) out = f.nodes[sinks[i].node].out;
-        if (!is_begun[m]) fill_rows(y[m], ldy[m], tokens, modules[m]->out);
-        if (modules[m]->bias) LR_TRY(add_bias(&f, modules[m], out, y[m], ldy[m]));
+        if (!outs[m]) fill_rows(y[m], ldy[m], tokens, outs[m] = modules[m]->out);
+        if (modules[m]->bias) LR_TRY(add_bias(&f, modules[m], outs[m], y[m], ldy[m]));
     }
 done:
     lr__arena_release(e->arena, mark);

@@ -1,7 +1,7 @@
 /* Counted parameters. */
 #include "nn/param.h"
 
-#include <lowrank/tensor.h>
+#include "tensor/dtype.h"
 
 static lr_status param_begin(lr__param **out, const char *name, const lr__matrix *matrix,
                              int32_t ndim) {
@@ -80,14 +80,9 @@ float *lr__param_floats(lr__param *param) { return param->owned; }
 int64_t lr__param_count(const lr__param *param) { return param->matrix.rows * param->matrix.cols; }
 
 size_t lr__param_bytes(const lr__param *param) {
-    size_t count = (size_t)lr__param_count(param);
-    switch (param->matrix.dtype) {
-    case LR_Q8_0: return count / 32 * 34;
-    case LR_Q4_1: return count / 32 * 20;
-    case LR_I8:
-        return count + (size_t)(param->matrix.rows * ((param->matrix.cols + 31) / 32)) * 2;
-    default: return count * lr_dtype_size(param->matrix.dtype);
-    }
+    const lr__matrix *m = &param->matrix;
+    size_t scales = m->scales ? (size_t)(m->rows * ((m->cols + 31) / 32)) * sizeof(uint16_t) : 0;
+    return lr__dtype_bytes(m->dtype, m->rows * m->cols) + scales;
 }
 
 lr_status lr__param_refresh(lr__param *param, int64_t step) {

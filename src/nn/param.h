@@ -19,13 +19,13 @@ typedef struct lr__producer {
 } lr__producer;
 
 struct lr__param {
-    int32_t references; /* atomic */
-    char *name;         /* tensor name in files */
-    lr__matrix matrix;  /* a vector is [n, 1]; shape and where the numbers are */
-    int32_t ndim;       /* 1 or 2: how it is written to files */
-    void *owned;        /* memory of its own, or */
+    int32_t references;                    /* atomic */
+    char *name;                            /* tensor name in files */
+    lr__matrix matrix;                     /* a vector is [n, 1]; shape and where the numbers are */
+    int32_t ndim;                          /* 1 or 2: how it is written to files */
+    void *owned;                           /* memory of its own, or */
     lr__mapping *mapping, *scales_mapping; /* the files its numbers lie in */
-    lr__producer producer; /* refresh NULL: stored */
+    lr__producer producer;                 /* refresh NULL: stored */
 };
 
 /* Numbers inside a mapping, of which it takes a reference; rows x cols elements are there. */

@@ -47,6 +47,12 @@ def flops_per_token(info, window):
     return 2 * (info["linear_parameters"] + head * (window - 1) / window + attention)
 
 
+def commit():
+    words = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
+    found = subprocess.run(words, capture_output=True, text=True)
+    return found.stdout.strip() or "no repository"
+
+
 def cpu():
     with open("/proc/cpuinfo") as lines:
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -93,7 +99,7 @@ def main():
     share = max(rates) * flops_per_token(info, args.window) / max(sgemm)
     record = {
         "date": datetime.date.today().isoformat(),
-        "commit": run("git", "-C", HERE, "describe", "--always", "--dirty"),
+        "commit": commit(),
         "cpu": cpu(),
         "cores": os.cpu_count(),
         "threads": args.threads,

@@ -48,8 +48,8 @@ int main(int argc, char **argv) {
     opts.max_tokens = tokens;
     double start = now();
     if (lr_generate(model, prompts, rows, &opts, ids, counts, NULL, NULL) < 0) return fail();
-    printf("{\"tokens_per_second\": %.6g, \"build\": %s}\n", (double)rows * tokens / (now() - start),
-           lr_build_info());
+    printf("{\"tokens_per_second\": %.6g, \"build\": %s}\n",
+           (double)rows * tokens / (now() - start), lr_build_info());
     free(ids);
     lr_model_free(model);
     lr_ctx_free(ctx);

@@ -12,19 +12,19 @@
 #include <math.h>
 #include <stdarg.h>
 
-#define CHECK_OK(call)                                                 \
-    do {                                                               \
-        lr_status status_ = (call);                                    \
-        ck_assert_msg(status_ >= 0, "%s: %s", #call, lr_last_error()); \
+#define CHECK_OK(call)                                                  \
+    do {                                                                \
+        lr_status checked_ = (call);                                    \
+        ck_assert_msg(checked_ >= 0, "%s: %s", #call, lr_last_error()); \
     } while (0)
 
 /* The status and a piece of the message. */
-#define CHECK_FAILS(call, expected, text)                                                    \
-    do {                                                                                     \
-        lr_status status_ = (call);                                                          \
-        ck_assert_msg(status_ == (expected), "%s gave %s", #call, lr_status_name(status_));  \
-        ck_assert_msg(strstr(lr_last_error(), text), "\"%s\" lacks \"%s\"", lr_last_error(), \
-                      text);                                                                 \
+#define CHECK_FAILS(call, expected, text)                                                     \
+    do {                                                                                      \
+        lr_status checked_ = (call);                                                          \
+        ck_assert_msg(checked_ == (expected), "%s gave %s", #call, lr_status_name(checked_)); \
+        ck_assert_msg(strstr(lr_last_error(), text), "\"%s\" lacks \"%s\"", lr_last_error(),  \
+                      text);                                                                  \
     } while (0)
 
 typedef struct tiny {

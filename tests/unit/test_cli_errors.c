@@ -6,7 +6,7 @@ START_TEST(usage_is_refused_before_any_work) {
     RUN(2, "--quiet"); /* no command */
     RUN_FAILS(2, "did you mean eval?", "evil", "/nowhere");
     RUN_FAILS(2, "MODEL: missing", "eval");
-    RUN_FAILS(2, "--text FILE: missing", "eval", "/nowhere");
+    RUN_FAILS(2, "--text FILE: missing", "tokenize", "/nowhere");
     RUN_FAILS(2, "did you mean --window?", "eval", "/nowhere", "--text", text, "--widnow", "16");
     RUN_FAILS(2, "no such option", "eval", "/nowhere", "-x");
     RUN_FAILS(2, "expected a whole number of at least 2", "eval", "/nowhere", "--window", "0");

@@ -300,6 +300,32 @@ START_TEST(structures_that_lie) {
 }
 END_TEST
 
+/* The golden GGUF with a few bytes after one of its names (or the name itself) overwritten. */
+static void check_patched_gguf(const char *name, size_t skip, const void *bytes, size_t count,
+                               lr_status expected, const char *text) {
+    static char file[1 << 18];
+    lr_model *model = NULL;
+    lr_ctx *ctx = tiny_ctx(1);
+    size_t size = scratch_read(golden_model_path("gguf-mixed"), file, sizeof file);
+    ck_assert_uint_lt(size, sizeof file);
+    char *at = memmem(file, size, name, strlen(name));
+    ck_assert_ptr_nonnull(at);
+    memcpy(at + skip, bytes, count);
+    CHECK_FAILS(lr_model_open(&model, ctx, scratch_memory(file, size), NULL), expected, text);
+    lr_ctx_free(ctx);
+}
+
+START_TEST(gguf_beyond_this_version) {
+    static const char gate[] = "blk.0.ffn_gate.weight", embedding[] = "token_embd.weight";
+    const uint32_t q4_0 = 2;
+    check_patched_gguf(gate, strlen(gate) + 4 + 16, &q4_0, 4, LR_E_UNSUPPORTED,
+                       "blk.0.ffn_gate.weight: type Q4_0");
+    check_patched_gguf(embedding, 0, "rope_freqs.weight", strlen(embedding), LR_E_UNSUPPORTED,
+                       "rope_freqs.weight");
+    check_patched_gguf(gate, 0, "blk.0.ffn_GATE.weight", strlen(gate), LR_E_NOTFOUND, gate);
+}
+END_TEST
+
 /* Every allocation refused in turn: an error, nothing left alive. */
 START_TEST(out_of_memory) {
     scratch_make();
@@ -500,31 +526,37 @@ END_TEST
 typedef struct editor {
     lr_model *model;
     const char *name;
+    pthread_barrier_t *start;
     int32_t lost;
 } editor;
 
 static void *edit(void *user) {
     editor *e = user;
-    for (int i = 0; i < 300; i++) {
-        lr_linear *mine = rank_one(e->model->ctx, 20, 24, (float)i), *now;
-        lr_model_set_linear(e->model, e->name, mine);
+    lr_linear *mine[2], *now;
+    for (int i = 0; i < 2; i++) mine[i] = rank_one(e->model->ctx, 20, 24, (float)i);
+    pthread_barrier_wait(e->start);
+    for (int i = 0; i < 4000; i++) {
+        lr_model_set_linear(e->model, e->name, mine[i % 2]);
         lr_model_find_linear(e->model, e->name, &now);
-        e->lost += now->terms[0].ops[1].param != mine->terms[0].ops[1].param;
+        e->lost += now->terms[0].ops[1].param != mine[i % 2]->terms[0].ops[1].param;
         lr_linear_free(now);
-        lr_linear_free(mine);
     }
+    for (int i = 0; i < 2; i++) lr_linear_free(mine[i]);
     return NULL;
 }
 
 /* Two threads that replace different modules: no replacement is lost. */
 START_TEST(edits_from_two_threads) {
     lr_model *model = tiny_open(&tiny_model, 1);
-    editor one = {model, "model.layers.0.mlp.up_proj", 0};
-    editor two = {model, "model.layers.2.mlp.gate_proj", 0};
+    pthread_barrier_t start;
     pthread_t thread;
+    editor one = {model, "model.layers.0.mlp.up_proj", &start, 0};
+    editor two = {model, "model.layers.2.mlp.gate_proj", &start, 0};
+    pthread_barrier_init(&start, NULL, 2);
     ck_assert_int_eq(pthread_create(&thread, NULL, edit, &one), 0);
     edit(&two);
     pthread_join(thread, NULL);
+    pthread_barrier_destroy(&start);
     ck_assert_int_eq(one.lost + two.lost, 0);
     lr_model_free(model);
 }
@@ -541,6 +573,7 @@ Suite *model_suite(void) {
     tcase_add_loop_test(refused, missing_and_misshapen_tensors, 0, TENSOR_NAMES);
     tcase_add_test(refused, other_refusals);
     tcase_add_test(refused, structures_that_lie);
+    tcase_add_test(refused, gguf_beyond_this_version);
     tcase_add_test(refused, out_of_memory);
     tcase_add_test(handles, information);
     tcase_add_test(handles, getters);

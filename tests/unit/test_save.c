@@ -108,7 +108,12 @@ static int entries(void) {
 static float rounded(float x, int32_t dtype) {
     uint32_t bits;
     memcpy(&bits, &x, 4);
-    if (dtype == LR_F16) return (float)(_Float16)x;
+    if (dtype == LR_F16) {
+        int exponent;
+        frexpf(x, &exponent);
+        float quantum = ldexpf(1, exponent - 11 < -24 ? -24 : exponent - 11);
+        return rintf(x / quantum) * quantum;
+    }
     if (dtype != LR_BF16) return x;
     bits += 0x7fff + (bits >> 16 & 1);
     bits &= 0xffff0000;

@@ -70,9 +70,8 @@ START_TEST(test_collect) {
 END_TEST
 
 START_TEST(test_shared_inputs) {
-    static const char *const suffix[] = {"self_attn.q_proj", "self_attn.k_proj",
-                                         "self_attn.v_proj", "self_attn.o_proj",
-                                         "mlp.gate_proj",    "mlp.up_proj",
+    static const char *const suffix[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                                         "self_attn.o_proj", "mlp.gate_proj",    "mlp.up_proj",
                                          "mlp.down_proj"};
     static const int input[] = {0, 0, 0, 1, 2, 2, 3};
     char name[64];

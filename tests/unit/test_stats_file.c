@@ -32,8 +32,7 @@ START_TEST(test_round_trip) {
     ck_assert_int_eq(lr_stats_tokens(opened), TEXT);
     ck_assert_int_eq(opened->module_count, 7);
     ck_assert_int_eq(opened->moments_count, 4);
-    for (int i = 0; i < 7; i++)
-        ck_assert_int_eq(opened->moments_of[i], stats->moments_of[i]);
+    for (int i = 0; i < 7; i++) ck_assert_int_eq(opened->moments_of[i], stats->moments_of[i]);
     CHECK_OK(lr_stats_read(stats, q0, gram[0], mean[0]));
     CHECK_OK(lr_stats_read(opened, q0, gram[1], mean[1]));
     for (int i = 0; i < HIDDEN * HIDDEN; i++)
@@ -107,16 +106,17 @@ static const char *hostile_write(const hostile *h) {
     int64_t size = strcmp(dtype, "F64") ? 4 : 8, at = 0;
     int64_t gram = h->gram ? h->gram : HIDDEN * (HIDDEN + 1) / 2;
     char *header = bytes + 8;
-    int used = snprintf(header, ROOM / 2,
-                        "{\"__metadata__\":{\"format\":\"%s\",\"version\":\"%s\",\"inputs\":\"%s\"}",
-                        h->format ? h->format : "lowrank-stats", h->version ? h->version : "1",
-                        h->inputs ? h->inputs : INPUT(MODULE("self_attn.q_proj"), "5", "1.0"));
+    int used =
+        snprintf(header, ROOM / 2,
+                 "{\"__metadata__\":{\"format\":\"%s\",\"version\":\"%s\",\"inputs\":\"%s\"}",
+                 h->format ? h->format : "lowrank-stats", h->version ? h->version : "1",
+                 h->inputs ? h->inputs : INPUT(MODULE("self_attn.q_proj"), "5", "1.0"));
     for (int p = 0; p < 4; p++) {
         int64_t count = p == 0 ? gram : p == 1 && h->mean ? h->mean : HIDDEN;
-        used += snprintf(header + used, ROOM / 2 - (size_t)used,
-                         ",\"%s.%s\":{\"dtype\":\"%s\",\"shape\":[%lld],\"data_offsets\":[%lld,%lld]}",
-                         leader, parts[p], dtype, (long long)count, (long long)at,
-                         (long long)(at + count * size));
+        used += snprintf(
+            header + used, ROOM / 2 - (size_t)used,
+            ",\"%s.%s\":{\"dtype\":\"%s\",\"shape\":[%lld],\"data_offsets\":[%lld,%lld]}", leader,
+            parts[p], dtype, (long long)count, (long long)at, (long long)(at + count * size));
         at += count * size;
     }
     header[used++] = '}';
@@ -133,7 +133,11 @@ static const char *hostile_write(const hostile *h) {
 START_TEST(test_hostile) {
 #define Q MODULE("self_attn.q_proj")
 #define K MODULE("self_attn.k_proj")
-    static const struct { hostile file; lr_status status; const char *text; } cases[] = {
+    static const struct {
+        hostile file;
+        lr_status status;
+        const char *text;
+    } cases[] = {
         {{0}, LR_OK, ""},
         {{.inputs = INPUT(Q "," K, "5", "1")}, LR_OK, ""},
         {{.format = "pt"}, LR_E_FORMAT, "not a file of statistics"},
@@ -153,9 +157,12 @@ START_TEST(test_hostile) {
         {{.inputs = INPUT("7", "5", "1")}, LR_E_FORMAT, "not text"},
         {{.inputs = INPUT(Q "," Q, "5", "1")}, LR_E_FORMAT, "q_proj stands twice"},
         {{.inputs = INPUT(MODULE("q"), "5", "1")}, LR_E_NOTFOUND, "model.layers.0.q"},
-        {{.inputs = INPUT(Q "," MODULE("mlp.down_proj"), "5", "1")}, LR_E_SHAPE,
+        {{.inputs = INPUT(Q "," MODULE("mlp.down_proj"), "5", "1")},
+         LR_E_SHAPE,
          "cannot share the input"},
-        {{.inputs = INPUT(K, "5", "1")}, LR_E_NOTFOUND, "no tensor model.layers.0.self_attn.k_proj"},
+        {{.inputs = INPUT(K, "5", "1")},
+         LR_E_NOTFOUND,
+         "no tensor model.layers.0.self_attn.k_proj"},
         {{.dtype = "F32"}, LR_E_SHAPE, "expected 210 numbers of f64"},
         {{.gram = 211}, LR_E_SHAPE, "q_proj.gram: expected 210"},
         {{.gram = 400}, LR_E_SHAPE, "q_proj.gram: expected 210"},
