@@ -41,7 +41,9 @@ lr_status lr__json_parse(json_t **out, const char *text, size_t size, const char
     json_error_t error;
     *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
     if (*out) return LR_OK;
-    if (json_error_code(&error) == json_error_out_of_memory) return lr__nomem(size);
+    /* Its lexer says nothing when memory is out. */
+    if (json_error_code(&error) == json_error_out_of_memory || error.line < 0)
+        return lr__nomem(size);
     return lr__fail(LR_E_FORMAT, "%s: line %d, column %d: %s", where, error.line, error.column,
                     error.text);
 }

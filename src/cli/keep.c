@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *const keep_storages[] = {"two-factor", "pivot", NULL};
+
 int keep_check(const cli_keep *k, const char *const *plan) {
     int given = (k->linear > 0) + (k->model > 0) + (k->ranks != NULL) + (plan && *plan);
     const char *all =
@@ -14,6 +16,8 @@ int keep_check(const cli_keep *k, const char *const *plan) {
                            given, all);
     if (k->match && plan && *plan)
         return report_fail(CODE_USAGE, "--match: the modules stand in the plan already");
+    if (k->storage && plan && *plan)
+        return report_fail(CODE_USAGE, "--storage: the form stands in the plan already");
     return CODE_DONE;
 }
 
@@ -53,6 +57,7 @@ int keep_plan(const cli_keep *k, const lr_model *model, lr_plan **out) {
     lr_plan_opts_init(&opts, sizeof opts);
     opts.keep = k->linear;
     opts.keep_model = k->model;
+    opts.storage = keep_storages[k->storage];
     if (k->match) opts.pattern = k->match;
     if (k->ranks) {
         TRY(parse_ranks(&ranks, k->ranks));

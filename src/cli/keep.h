@@ -7,7 +7,10 @@
 typedef struct cli_keep {
     double linear, model; /* 0: not given */
     const char *ranks, *match;
+    int32_t storage; /* index into keep_storages */
 } cli_keep;
+
+extern const char *const keep_storages[];
 
 #define KEEP_OPTIONS(k)                                                                            \
     ARG("keep", ARG_REAL, &(k)->linear, "R",                                                       \
@@ -19,7 +22,11 @@ typedef struct cli_keep {
             "file that holds one, or one number for all"),                                         \
         ARG("match", ARG_TEXT, &(k)->match, "PATTERN",                                             \
             "modules that may change, such as '*.mlp.*' or '{q,k}_proj' [default: the linears of " \
-            "each block]")
+            "each block]"),                                                                        \
+        ARG("storage", ARG_CHOICE, &(k)->storage, "FORM",                                          \
+            "two-factor, or pivot: the same matrix of rank r in r (out + in - r) numbers, so a "   \
+            "higher rank for the same share [default two-factor]",                                 \
+            .choices = keep_storages)
 
 /* Exactly one of --keep, --keep-model, --ranks and, where `plan` is not NULL, --plan. */
 int keep_check(const cli_keep *k, const char *const *plan);

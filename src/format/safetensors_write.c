@@ -1,5 +1,6 @@
 /* safetensors out: the header is known before the first byte of data, so data streams through. */
 #include "format/safetensors.h"
+#include "format/tokenizer_parts.h"
 
 #include <string.h>
 
@@ -75,9 +76,8 @@ lr_status lr__safetensors_declare(lr__safetensors_writer *writer, const char *na
         return lr__fail(LR_E_INVALID, "tensor \"%s\": the name is taken or reserved", name);
     if (__builtin_add_overflow(writer->declared, bytes, &end) || end > INT64_MAX)
         return lr__fail(LR_E_SHAPE, "tensor \"%s\": more bytes than a file can hold", name);
-    json_t *text = json_string(name);
-    json_decref(text);
-    if (!text) return lr__fail(LR_E_INVALID, "tensor \"%s\": the name is not UTF-8", name);
+    if (!lr__utf8_is_valid(name, strlen(name)))
+        return lr__fail(LR_E_INVALID, "tensor \"%s\": the name is not UTF-8", name);
     json_t *item = describe(dtype, ndim, shape, writer->declared, end);
     if (!item || json_object_set_new(writer->tensors, name, item)) return lr__nomem(strlen(name));
     writer->declared = end;
