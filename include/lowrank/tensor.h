@@ -20,7 +20,13 @@ enum {
     LR_I64 = 6,   /**< signed 64 bit */
     LR_U8 = 7,    /**< unsigned 8 bit */
     LR_Q8_0 = 16, /**< GGUF block: 32 values, one binary16 scale, 32 signed bytes */
-    LR_Q4_1 = 17  /**< GGUF block: 32 values, binary16 scale and minimum, 16 bytes of nibbles */
+    LR_Q4_1 = 17, /**< GGUF block: 32 values of 4 bits, binary16 scale and minimum */
+    LR_Q4_0 = 18, /**< GGUF block: 32 values of 4 bits, binary16 scale */
+    LR_Q5_0 = 19, /**< GGUF block: 32 values of 5 bits, binary16 scale */
+    LR_Q5_1 = 20, /**< GGUF block: 32 values of 5 bits, binary16 scale and minimum */
+    LR_Q4_K = 21, /**< GGUF block: 256 values of 4 bits, 8 scales and minima of 6 bits */
+    LR_Q5_K = 22, /**< GGUF block: 256 values of 5 bits, 8 scales and minima of 6 bits */
+    LR_Q6_K = 23  /**< GGUF block: 256 values of 6 bits, 16 scales of 8 bits */
 };
 
 /** Devices. */

@@ -38,8 +38,8 @@ typedef struct lr__attend_task {
 typedef struct lr__kernels {
     const char *name; /* "c", "avx2", "avx512" */
 
-    /* dst[0..n) = src as binary32; src of type LR_F32, F16, BF16, F64, Q8_0 or Q4_1 (lowrank/
-     * tensor.h). For block types src is at a block's start; n need not be a multiple of 32. */
+    /* dst[0..n) = src as binary32; src of a floating or block type (lowrank/tensor.h). For block
+     * types src is at a block's start; n need not be whole blocks. */
     void (*widen)(int32_t dtype, const void *src, size_t n, float *dst);
     /* The reverse, rounding to nearest even, for LR_F32, F16, BF16. NaN stays NaN; values beyond
      * binary16 become infinities. Other types write nothing, here as in widen. Both give the same

@@ -51,8 +51,14 @@ static int32_t dtype_of(uint32_t type) {
     switch (type) {
     case 0: return LR_F32;
     case 1: return LR_F16;
+    case 2: return LR_Q4_0;
     case 3: return LR_Q4_1;
+    case 6: return LR_Q5_0;
+    case 7: return LR_Q5_1;
     case 8: return LR_Q8_0;
+    case 12: return LR_Q4_K;
+    case 13: return LR_Q5_K;
+    case 14: return LR_Q6_K;
     case 24: return LR_I8;
     case 26: return LR_I32;
     case 27: return LR_I64;

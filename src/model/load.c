@@ -51,8 +51,10 @@ static void stored_module_name(const loader *l, const char *module, char *out) {
 static lr_status check_gguf_type(const loader *l, const char *name) {
     const lr__stored *stored = l->origin->gguf ? lr__stored_find(l->list, name) : NULL;
     if (!stored || stored->dtype >= 0) return LR_OK;
-    return lr__fail(LR_E_UNSUPPORTED, "%s: type %s, expected F32, F16, BF16, Q8_0 or Q4_1", name,
-                    lr__gguf_type_name(-1 - stored->dtype));
+    return lr__fail(
+        LR_E_UNSUPPORTED,
+        "%s: type %s, expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K",
+        name, lr__gguf_type_name(-1 - stored->dtype));
 }
 
 /* The tensor `<module>.<kind>` as it is stored, renamed to its usual name, of the wanted shape

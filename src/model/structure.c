@@ -1,6 +1,8 @@
 /* Linear modules from the "lowrank" section of config.json; model/save.h writes it. */
 #include "model/structure.h"
 
+#include "tensor/dtype.h"
+
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -12,15 +14,8 @@ void lr__param_cache_clear(lr__param_cache *cache) {
 }
 
 static int is_weight_type(int32_t dtype) {
-    switch (dtype) {
-    case LR_F32:
-    case LR_F16:
-    case LR_BF16:
-    case LR_F64:
-    case LR_Q8_0:
-    case LR_Q4_1: return 1;
-    default: return 0;
-    }
+    int is_float = dtype == LR_F32 || dtype == LR_F16 || dtype == LR_BF16 || dtype == LR_F64;
+    return is_float || lr__dtype_block(dtype) > 1;
 }
 
 static lr_status attach_scales(lr__param *param, const lr__stored_list *list,

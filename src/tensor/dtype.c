@@ -3,15 +3,17 @@
 
 typedef struct dtype_info {
     const char *name;
-    uint8_t block; /* elements of a block */
-    uint8_t bytes; /* bytes of a block */
+    uint16_t block; /* elements of a block */
+    uint16_t bytes; /* bytes of a block */
 } dtype_info;
 
 static const dtype_info infos[] = {
-    [LR_F32] = {"f32", 1, 4},     [LR_F16] = {"f16", 1, 2}, [LR_BF16] = {"bf16", 1, 2},
-    [LR_F64] = {"f64", 1, 8},     [LR_I8] = {"i8", 1, 1},   [LR_I32] = {"i32", 1, 4},
-    [LR_I64] = {"i64", 1, 8},     [LR_U8] = {"u8", 1, 1},   [LR_Q8_0] = {"q8_0", 32, 34},
-    [LR_Q4_1] = {"q4_1", 32, 20},
+    [LR_F32] = {"f32", 1, 4},       [LR_F16] = {"f16", 1, 2},       [LR_BF16] = {"bf16", 1, 2},
+    [LR_F64] = {"f64", 1, 8},       [LR_I8] = {"i8", 1, 1},         [LR_I32] = {"i32", 1, 4},
+    [LR_I64] = {"i64", 1, 8},       [LR_U8] = {"u8", 1, 1},         [LR_Q8_0] = {"q8_0", 32, 34},
+    [LR_Q4_1] = {"q4_1", 32, 20},   [LR_Q4_0] = {"q4_0", 32, 18},   [LR_Q5_0] = {"q5_0", 32, 22},
+    [LR_Q5_1] = {"q5_1", 32, 24},   [LR_Q4_K] = {"q4_k", 256, 144}, [LR_Q5_K] = {"q5_k", 256, 176},
+    [LR_Q6_K] = {"q6_k", 256, 210},
 };
 
 static const dtype_info *info_of(int32_t dtype) {

@@ -8,7 +8,7 @@
  * blocks, the type unknown or the product too large: the caller, who knows the names, reports. */
 size_t lr__dtype_bytes(int32_t dtype, int64_t count);
 
-/* Elements of one block: 32 for the block types, 1 for the others, 0 for unknown values. */
+/* Elements of one block: 32 or 256 for the block types, 1 for the others, 0 for unknown values. */
 int64_t lr__dtype_block(int32_t dtype);
 
 #endif

@@ -317,9 +317,9 @@ static void check_patched_gguf(const char *name, size_t skip, const void *bytes,
 
 START_TEST(gguf_beyond_this_version) {
     static const char gate[] = "blk.0.ffn_gate.weight", embedding[] = "token_embd.weight";
-    const uint32_t q4_0 = 2;
-    check_patched_gguf(gate, strlen(gate) + 4 + 16, &q4_0, 4, LR_E_UNSUPPORTED,
-                       "blk.0.ffn_gate.weight: type Q4_0");
+    const uint32_t iq4_nl = 20; /* blocks of the size of Q4_0's */
+    check_patched_gguf(gate, strlen(gate) + 4 + 16, &iq4_nl, 4, LR_E_UNSUPPORTED,
+                       "blk.0.ffn_gate.weight: type IQ4_NL");
     check_patched_gguf(embedding, 0, "rope_freqs.weight", strlen(embedding), LR_E_UNSUPPORTED,
                        "rope_freqs.weight");
     check_patched_gguf(gate, 0, "blk.0.ffn_GATE.weight", strlen(gate), LR_E_NOTFOUND, gate);

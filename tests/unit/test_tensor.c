@@ -11,11 +11,12 @@ START_TEST(test_types) {
         const char *name;
         size_t size;  /* of one element */
         size_t of_64; /* bytes of 64 elements */
-    } types[] = {{LR_F32, "f32", 4, 256},  {LR_F16, "f16", 2, 128}, {LR_BF16, "bf16", 2, 128},
-                 {LR_F64, "f64", 8, 512},  {LR_I8, "i8", 1, 64},    {LR_I32, "i32", 4, 256},
-                 {LR_I64, "i64", 8, 512},  {LR_U8, "u8", 1, 64},    {LR_Q8_0, "q8_0", 0, 68},
-                 {LR_Q4_1, "q4_1", 0, 40}, {8, "?", 0, 0},          {15, "?", 0, 0},
-                 {18, "?", 0, 0},          {-1, "?", 0, 0},         {INT32_MIN, "?", 0, 0},
+    } types[] = {{LR_F32, "f32", 4, 256},  {LR_F16, "f16", 2, 128},  {LR_BF16, "bf16", 2, 128},
+                 {LR_F64, "f64", 8, 512},  {LR_I8, "i8", 1, 64},     {LR_I32, "i32", 4, 256},
+                 {LR_I64, "i64", 8, 512},  {LR_U8, "u8", 1, 64},     {LR_Q8_0, "q8_0", 0, 68},
+                 {LR_Q4_1, "q4_1", 0, 40}, {LR_Q4_0, "q4_0", 0, 36}, {LR_Q5_0, "q5_0", 0, 44},
+                 {LR_Q5_1, "q5_1", 0, 48}, {8, "?", 0, 0},           {15, "?", 0, 0},
+                 {24, "?", 0, 0},          {-1, "?", 0, 0},          {INT32_MIN, "?", 0, 0},
                  {INT32_MAX, "?", 0, 0}};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         ck_assert_str_eq(lr_dtype_name(types[i].dtype), types[i].name);
@@ -29,6 +30,11 @@ START_TEST(test_types) {
 END_TEST
 
 START_TEST(test_bytes) {
+    ck_assert_uint_eq(lr__dtype_bytes(LR_Q4_K, 512), 288);
+    ck_assert_uint_eq(lr__dtype_bytes(LR_Q5_K, 256), 176);
+    ck_assert_uint_eq(lr__dtype_bytes(LR_Q6_K, 256), 210);
+    ck_assert_uint_eq(lr__dtype_bytes(LR_Q6_K, 128), 0);
+    ck_assert_int_eq(lr__dtype_block(LR_Q4_K), 256);
     ck_assert_uint_eq(lr__dtype_bytes(LR_Q8_0, 33), 0);
     ck_assert_uint_eq(lr__dtype_bytes(LR_Q8_0, 0), 0);
     ck_assert_uint_eq(lr__dtype_bytes(LR_F32, -4), 0);

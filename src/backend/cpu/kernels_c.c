@@ -3,7 +3,7 @@
  * compilers may use vectors of their own without changing a bit. */
 #include "backend/cpu/plain.h"
 
-#include <lowrank/tensor.h>
+#include "tensor/dtype.h"
 
 #include <math.h>
 #include <string.h>
@@ -74,16 +74,7 @@ static uint16_t bf16_narrow(float value) {
     return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-size_t lr__stored_offset(int32_t dtype, size_t n) {
-    switch (dtype) {
-    case LR_F16:
-    case LR_BF16: return n * 2;
-    case LR_F64: return n * 8;
-    case LR_Q8_0: return n / LR__BLOCK * LR__Q8_0_BYTES;
-    case LR_Q4_1: return n / LR__BLOCK * LR__Q4_1_BYTES;
-    default: return n * 4;
-    }
-}
+size_t lr__stored_offset(int32_t dtype, size_t n) { return lr__dtype_bytes(dtype, (int64_t)n); }
 
 static void widen_q8_0(const unsigned char *block, size_t n, float *dst) {
     for (; n; block += LR__Q8_0_BYTES) {
@@ -132,7 +123,7 @@ void lr__widen_c(int32_t dtype, const void *src, size_t n, float *dst) {
         break;
     case LR_Q8_0: widen_q8_0(bytes, n, dst); break;
     case LR_Q4_1: widen_q4_1(bytes, n, dst); break;
-    default: break;
+    default: lr__widen_blocks(dtype, bytes, n, dst); break;
     }
 }
 

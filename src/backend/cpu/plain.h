@@ -17,6 +17,8 @@ uint16_t lr__half_narrow(float value);
 size_t lr__stored_offset(int32_t dtype, size_t n);
 
 void lr__widen_c(int32_t dtype, const void *src, size_t n, float *dst);
+/* The block types that no level has a faster form for; widen_blocks.c. */
+void lr__widen_blocks(int32_t dtype, const unsigned char *block, size_t n, float *dst);
 void lr__narrow_c(int32_t dtype, const float *src, size_t n, void *dst);
 
 #endif
