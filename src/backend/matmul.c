@@ -13,7 +13,7 @@ enum {
     ROW_TOKENS = 64,   /* rows that share a widened block while it is in the cache */
     PANEL_OUTS = 1536, /* outputs of one panel of the batch form */
     HEAD_OUTS = 1024,  /* the same where more panels than one are needed */
-    TILE_TOKENS = 256,
+    MOST_TILE_TOKENS = 1024,
     LEAST_TILE_TOKENS = 128,
     LEAST_TILE_OUTS = 192
 };
@@ -138,16 +138,15 @@ static void gemm_item(void *work, int64_t index, int32_t thread) {
 
 static int64_t pieces(int64_t whole, int64_t piece) { return (whole + piece - 1) / piece; }
 
+/* Tall tiles, because each packs its part of W anew, but two for each thread where there are rows
+ * enough, so that the slower core does not set the time. */
 static void choose_tiles(job *j, int64_t threads) {
-    int64_t tokens = j->m->tokens, wanted = 2 * threads;
-    j->tile_tokens = TILE_TOKENS;
+    int64_t tokens = j->m->tokens, wanted = threads == 1 ? 1 : 2 * threads;
+    j->tile_tokens = pieces(tokens, wanted);
+    if (j->tile_tokens < LEAST_TILE_TOKENS) j->tile_tokens = LEAST_TILE_TOKENS;
+    if (j->tile_tokens > MOST_TILE_TOKENS) j->tile_tokens = MOST_TILE_TOKENS;
     j->tile_outs = j->panel_outs;
-    if (threads == 1)
-        j->tile_tokens = tokens;
-    else if (pieces(tokens, j->tile_tokens) < wanted)
-        j->tile_tokens = LEAST_TILE_TOKENS;
-    while (threads > 1 &&
-           pieces(tokens, j->tile_tokens) * pieces(j->panel_outs, j->tile_outs) < wanted &&
+    while (pieces(tokens, j->tile_tokens) * pieces(j->panel_outs, j->tile_outs) < wanted &&
            j->tile_outs / 2 >= LEAST_TILE_OUTS)
         j->tile_outs = (j->tile_outs + 1) / 2;
     j->tiles_across = pieces(j->panel_outs, j->tile_outs);

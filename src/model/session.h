@@ -33,7 +33,8 @@ struct lr_session {
     int32_t is_running;
 };
 
-/* Windows to run in one batch step: about 2,048 tokens, fewer where lr_ctx_opts.memory says so. */
+/* Windows to run in one batch step: about 4,096 tokens, fewer where their activations would take
+ * more than lr_ctx_opts.memory or, where that is 0, 256 MiB. */
 int32_t lr__windows_at_once(const lr_model *model, int32_t window, int64_t windows);
 
 /* One step: tokens of all segments in a row, and the hidden states they end in. Lives in the

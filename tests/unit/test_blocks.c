@@ -42,8 +42,7 @@ static void check_type(const lr__kernels *kernels, const lr__stored_list *list, 
 
 START_TEST(blocks_widen_as_the_package_says) {
     lr__stored_list list = {0};
-    ck_assert_int_ge(lr__safetensors_add(&list, golden_path("blocks.safetensors"), 0, NULL),
-                     0);
+    ck_assert_int_ge(lr__safetensors_add(&list, golden_path("blocks.safetensors"), 0, NULL), 0);
     for (size_t l = 0; l < sizeof levels / sizeof *levels; l++) {
         const lr__kernels *kernels = lr__kernels_named(levels[l]);
         for (int t = 0; kernels && t < 6; t++) check_type(kernels, &list, t);
