@@ -163,7 +163,7 @@ docs:
 	doxygen docs/Doxyfile
 
 # What `make`, `make check` and `make quickstart` need, on Debian and its descendants.
-packages := gcc g++ libc6-dev make pkg-config libopenblas-pthread-dev libjansson-dev libpcre2-dev \
+packages := gcc g++ libc6-dev make pkg-config libopenblas-pthread-dev libdnnl2 libjansson-dev libpcre2-dev \
     libutf8proc-dev libxxhash-dev check python3 python3-pip
 deps:
 	@missing=; for p in $(packages); do \

@@ -1,6 +1,8 @@
 /* Guards around OpenBLAS; which build is loaded is asked at run time. */
 #include "backend/blas.h"
 
+#include "backend/onednn.h"
+
 #include <cblas.h>
 #include <pthread.h>
 
@@ -9,7 +11,7 @@ enum { SERIAL = 0, PTHREAD = 1, OPENMP = 2 };
 static pthread_mutex_t region_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t call_lock = PTHREAD_MUTEX_INITIALIZER;
 static int region_count, host_threads;
-static _Thread_local int caller_threads, caller_depth;
+static _Thread_local int caller_threads, caller_depth, openmp_threads;
 
 const char *lr__blas_build(void) {
     static const char *const names[] = {"serial", "pthread", "openmp"};
@@ -20,13 +22,13 @@ const char *lr__blas_build(void) {
 const char *lr__blas_config(void) { return openblas_get_config(); }
 
 void lr__blas_enter(void) {
-    if (openblas_get_parallel() == OPENMP) {
-        if (!caller_depth++) {
-            caller_threads = openblas_get_num_threads();
-            openblas_set_num_threads(1);
-        }
-        return;
+    int is_openmp = openblas_get_parallel() == OPENMP;
+    if (!caller_depth++) {
+        openmp_threads = lr__onednn_threads();
+        if (is_openmp) caller_threads = openblas_get_num_threads();
+        if (is_openmp) openblas_set_num_threads(1);
     }
+    if (is_openmp) return;
     pthread_mutex_lock(&region_lock);
     if (!region_count++) {
         host_threads = openblas_get_num_threads();
@@ -36,10 +38,12 @@ void lr__blas_enter(void) {
 }
 
 void lr__blas_leave(void) {
-    if (openblas_get_parallel() == OPENMP) {
-        if (!--caller_depth) openblas_set_num_threads(caller_threads);
-        return;
+    int is_openmp = openblas_get_parallel() == OPENMP;
+    if (!--caller_depth) {
+        if (is_openmp) openblas_set_num_threads(caller_threads);
+        lr__onednn_restore(openmp_threads);
     }
+    if (is_openmp) return;
     pthread_mutex_lock(&region_lock);
     if (!--region_count && host_threads != 1) openblas_set_num_threads(host_threads);
     pthread_mutex_unlock(&region_lock);
@@ -57,6 +61,7 @@ void lr__blas_call_end(void) {
 
 void lr__blas_nt(int64_t m, int64_t n, int64_t k, float alpha, const float *x, int64_t ldx,
                  const float *w, int64_t ldw, float beta, float *y, int64_t ldy) {
+    if (lr__onednn_nt(m, n, k, alpha, x, ldx, w, ldw, beta, y, ldy)) return;
     lr__blas_call_begin();
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)m, (int)n, (int)k, alpha, x, (int)ldx,
                 w, (int)ldw, beta, y, (int)ldy);
