@@ -332,7 +332,7 @@ START_TEST(test_cancelled) {
     lr_ctx_opts opts;
     lr_stats *stats;
     int calls = 0;
-    enum { LONG = 64 * 40 };
+    enum { LONG = 64 * 80 }; /* two steps of 4,096 tokens at most */
     int32_t text[LONG];
     lr_ctx_opts_init(&opts, sizeof opts);
     opts.progress = cancel_second;
