@@ -20,16 +20,8 @@ done:
     return code;
 }
 
+/* Seed 0 is kept for calibration. */
 enum { SELF_WINDOWS = 16, SELF_SEED = 1 };
-
-/* Without a text: what the reference, or else the model, writes with the seed kept for judging. */
-static int self_text(token_list *out, const lr_model *model, int32_t windows, int32_t window) {
-    size_t count = (size_t)windows * (size_t)window;
-    out->ids = malloc(count * sizeof *out->ids);
-    if (!out->ids) return report_fail(CODE_FAILED, "out of memory: %zu tokens", count);
-    out->count = count;
-    return report_status(lr_self_text(model, SELF_SEED, windows, window, out->ids), WHILE_WORKING);
-}
 
 int command_eval(cli_job *job) {
     const char *text = NULL, *reference_path = NULL;
@@ -64,8 +56,8 @@ int command_eval(cli_job *job) {
     if (text)
         TRY(texts_load(&tokens, tokenizer, text));
     else
-        TRY(self_text(&tokens, reference ? reference : model, windows ? windows : SELF_WINDOWS,
-                      opts.window));
+        TRY(texts_write(&tokens, reference ? reference : model, SELF_SEED,
+                        windows ? windows : SELF_WINDOWS, opts.window));
     opts.windows = windows;
     opts.first_window = first;
     opts.reference = reference;

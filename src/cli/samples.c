@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SELF_TEXT_ROWS = 32, SELF_TEXT_SEED = 0 };
+enum { SELF_TEXT_SEED = 0 }; /* 1 is kept for judging */
 
 /* "FILE:WEIGHT": the last colon before a number splits. */
 static int split_weight(sample_text *item, const char *given) {
@@ -92,22 +92,19 @@ done:
 
 static int collect_self(const cli_samples *s, json_t *result, const lr_model *model,
                         lr_stats *stats) {
-    size_t count = (size_t)s->samples * (size_t)s->window;
-    int32_t *ids = calloc(count, sizeof *ids);
+    token_list text = {0};
     json_t *about = json_object();
-    int code = ids && about ? CODE_DONE : report_nomem();
+    int code = about ? CODE_DONE : report_nomem();
     if (code) goto done;
-    progress_stage("write self-text", (s->samples + SELF_TEXT_ROWS - 1) / SELF_TEXT_ROWS);
-    TRY(report_status(lr_self_text(model, SELF_TEXT_SEED, s->samples, s->window, ids),
-                      WHILE_WORKING));
+    TRY(texts_write(&text, model, SELF_TEXT_SEED, s->samples, s->window));
     progress_stage("collect self-text", 1);
-    TRY(report_status(lr_stats_collect(stats, ids, count, s->window, s->self_weight),
+    TRY(report_status(lr_stats_collect(stats, text.ids, text.count, s->window, s->self_weight),
                       WHILE_WORKING));
     TRY(report_real(about, "weight", s->self_weight));
     TRY(report_count(about, "windows", s->samples));
     TRY(report_put(result, "self_text", json_incref(about)));
 done:
-    free(ids);
+    free(text.ids);
     json_decref(about);
     return code;
 }

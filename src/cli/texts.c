@@ -1,6 +1,8 @@
 /* Files are read whole, NULs and all; pipes too. */
 #include "cli/texts.h"
 
+#include "cli/progress.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,4 +79,14 @@ int32_t texts_window(const lr_model *model, int32_t window) {
     lr_model_get_info(model, &info);
     return info.context_length > 1 && info.context_length < USUAL_WINDOW ? info.context_length
                                                                          : USUAL_WINDOW;
+}
+
+int texts_write(token_list *out, const lr_model *model, uint64_t seed, int32_t windows,
+                int32_t window) {
+    enum { ROWS_AT_ONCE = 32 }; /* each with a progress of its own */
+    out->count = (size_t)windows * (size_t)window;
+    out->ids = calloc(out->count, sizeof *out->ids);
+    if (!out->ids) return report_nomem();
+    progress_stage("write self-text", (windows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE);
+    return report_status(lr_self_text(model, seed, windows, window, out->ids), WHILE_WORKING);
 }

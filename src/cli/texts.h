@@ -12,6 +12,9 @@ typedef struct token_list {
 int texts_encode(token_list *out, const lr_tokenizer *tokenizer, const char *text, size_t bytes);
 /* The whole file is one text; an empty one is refused. */
 int texts_load(token_list *out, const lr_tokenizer *tokenizer, const char *path);
+/* What the model writes itself: windows of tokens, the same for the same seed. */
+int texts_write(token_list *out, const lr_model *model, uint64_t seed, int32_t windows,
+                int32_t window);
 /* Decodes without special tokens; `*text` is freed by the caller. */
 int texts_decode(char **text, size_t *bytes, const lr_tokenizer *tokenizer, const int32_t *ids,
                  size_t count);
