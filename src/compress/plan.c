@@ -8,14 +8,11 @@
 #include <math.h>
 #include <string.h>
 
-static const char default_pattern[] =
-    "model.layers.*.{self_attn.{q,k,v,o}_proj,mlp.{gate,up,down}_proj}";
-
 enum { PLAN_MOST = 64 << 20 };
 
 void lr_plan_opts_init(lr_plan_opts *opts, size_t size) {
     lr_plan_opts defaults = {
-        .size = sizeof defaults, .pattern = default_pattern, .storage = "two-factor"};
+        .size = sizeof defaults, .pattern = lr__block_linears, .storage = "two-factor"};
     lr__opts_defaults(opts, size, &defaults, sizeof defaults);
 }
 
@@ -134,7 +131,7 @@ lr_status lr_plan_new(lr_plan **out, const lr_model *model, const lr_plan_opts *
     *out = NULL;
     lr_plan_opts_init(&o, sizeof o);
     LR_TRY(lr__opts_merge(&o, sizeof o, opts, "lr_plan_opts"));
-    if (!o.pattern) o.pattern = default_pattern;
+    if (!o.pattern) o.pattern = lr__block_linears;
     int32_t given = (o.keep != 0) + (o.keep_model != 0) + (o.ranks != NULL);
     LR_FAIL_IF(given != 1, LR_E_INVALID,
                "plan: exactly one of keep, keep_model and ranks is needed");

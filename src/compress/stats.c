@@ -7,11 +7,8 @@
 #include <math.h>
 #include <string.h>
 
-static const char default_pattern[] =
-    "model.layers.*.{self_attn.{q,k,v,o}_proj,mlp.{gate,up,down}_proj}";
-
 void lr_stats_opts_init(lr_stats_opts *opts, size_t size) {
-    lr_stats_opts defaults = {.size = sizeof defaults, .pattern = default_pattern};
+    lr_stats_opts defaults = {.size = sizeof defaults, .pattern = lr__block_linears};
     lr__opts_defaults(opts, size, &defaults, sizeof defaults);
 }
 
@@ -44,7 +41,7 @@ lr_status lr_stats_new(lr_stats **out, const lr_model *model, const lr_stats_opt
     *out = NULL;
     lr_stats_opts_init(&o, sizeof o);
     LR_TRY(lr__opts_merge(&o, sizeof o, opts, "lr_stats_opts"));
-    if (!o.pattern) o.pattern = default_pattern;
+    if (!o.pattern) o.pattern = lr__block_linears;
     LR_FAIL_IF(!lr__glob_is_valid(o.pattern), LR_E_INVALID, "pattern \"%s\" is not well formed",
                o.pattern);
     LR_TRY(lr__new(&stats, 1, sizeof *stats));

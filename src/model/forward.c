@@ -36,7 +36,7 @@ static int64_t next_input_id(void) {
     return __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
 }
 
-static double now(void) {
+double lr__seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
@@ -459,7 +459,7 @@ static lr_status step_begin(lr__step *step, lr_session *session, const lr_segmen
 
 lr_status lr__step_run(lr__step *step, lr_session *session, const lr_segment *segments,
                        int32_t count) {
-    double begin = now();
+    double begin = lr__seconds();
     lr_status status = step_begin(step, session, segments, count);
     if (!step->session) return status;
     LR_TRY(status);
@@ -478,7 +478,7 @@ lr_status lr__step_run(lr__step *step, lr_session *session, const lr_segment *se
     status = run_blocks(&r);
     lr__pool_release(step->evaluation.device->pool);
 done:
-    session->seconds += now() - begin;
+    session->seconds += lr__seconds() - begin;
     if (status < 0) lr__step_end(step, 0);
     return status;
 }
@@ -529,14 +529,14 @@ lr_status lr__step_head_hooks(lr__step *step, int32_t event, const lr__head_rows
 
 lr_status lr__step_logits(lr__step *step, const lr__head_rows *rows, float *logits) {
     const lr_linear *head = step->graph->head;
-    double begin = now();
+    double begin = lr__seconds();
     lr_status status = LR_OK;
     LR_TRY(lr__step_head_hooks(step, LR_BEFORE_FORWARD, rows, NULL));
     LR_TRY(lr__linear_forward(&step->evaluation, &head, 1, rows->hidden, head->in, rows->count,
                               &logits, &head->out));
     LR_TRY(lr__step_head_hooks(step, LR_AFTER_FORWARD, rows, logits));
 done:
-    step->session->seconds += now() - begin;
+    step->session->seconds += lr__seconds() - begin;
     return status;
 }
 

@@ -8,6 +8,9 @@ const char *const lr__linear_suffix[LR__BLOCK_LINEARS] = {
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
 
+const char lr__block_linears[] =
+    "model.layers.*.{self_attn.{q,k,v,o}_proj,mlp.{gate,up,down}_proj}";
+
 lr__origin *lr__origin_keep(lr__origin *origin) {
     __atomic_add_fetch(&origin->references, 1, __ATOMIC_RELAXED);
     return origin;

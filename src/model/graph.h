@@ -16,6 +16,8 @@ enum { LR__Q, LR__K, LR__V, LR__O, LR__GATE, LR__UP, LR__DOWN, LR__BLOCK_LINEARS
 
 /* "self_attn.q_proj", ... */
 extern const char *const lr__linear_suffix[LR__BLOCK_LINEARS];
+/* The pattern that matches them in every block, and nothing else. */
+extern const char lr__block_linears[];
 
 /* Where a model came from: what is the same in all versions of its graph. */
 typedef struct lr__origin {

@@ -8,7 +8,6 @@
 
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
 enum { TILE_OUTS = 1024, WHOLE_TOKENS = 64 };
 
@@ -239,9 +238,8 @@ lr_status lr__step_score(lr__step *step, lr__step *reference, lr__score *scores)
     side sides[2];
     lr__head_rows rows, reference_rows;
     int32_t *targets;
-    struct timespec begin, end;
+    double begin = lr__seconds();
     job j = {.kernels = step->evaluation.device->kernels};
-    clock_gettime(CLOCK_MONOTONIC, &begin);
     memset(scores, 0, (size_t)tokens * sizeof *scores);
     LR_TRY(gather_targets(step, &targets));
     LR_TRY(lr__step_pick(step, 1, &rows));
@@ -262,8 +260,6 @@ lr_status lr__step_score(lr__step *step, lr__step *reference, lr__score *scores)
     LR_TRY(fold_tiles(&sides[0], reference ? &sides[1] : NULL, &j, tokens, head->out));
     LR_TRY(finish_scores(step, j.states, reference != NULL, scores));
 done:
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    step->session->seconds +=
-        (double)(end.tv_sec - begin.tv_sec) + 1e-9 * (double)(end.tv_nsec - begin.tv_nsec);
+    step->session->seconds += lr__seconds() - begin;
     return status;
 }

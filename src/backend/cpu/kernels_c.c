@@ -74,8 +74,6 @@ static uint16_t bf16_narrow(float value) {
     return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-size_t lr__stored_offset(int32_t dtype, size_t n) { return lr__dtype_bytes(dtype, (int64_t)n); }
-
 static void widen_q8_0(const unsigned char *block, size_t n, float *dst) {
     for (; n; block += LR__Q8_0_BYTES) {
         size_t here = n < LR__BLOCK ? n : LR__BLOCK;

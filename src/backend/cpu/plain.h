@@ -13,9 +13,6 @@ enum {
 float lr__half_widen(uint16_t half);
 uint16_t lr__half_narrow(float value);
 
-/* Bytes before number n of a stored array, n a whole number of blocks. */
-size_t lr__stored_offset(int32_t dtype, size_t n);
-
 void lr__widen_c(int32_t dtype, const void *src, size_t n, float *dst);
 /* The block types that no level has a faster form for; widen_blocks.c. */
 void lr__widen_blocks(int32_t dtype, const unsigned char *block, size_t n, float *dst);

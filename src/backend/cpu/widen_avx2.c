@@ -4,7 +4,7 @@
 #include "backend/cpu/avx2.h"
 #include "backend/cpu/plain.h"
 
-#include <lowrank/tensor.h>
+#include "tensor/dtype.h"
 
 #if defined(__x86_64__)
 
@@ -79,7 +79,8 @@ void lr__widen_avx2(int32_t dtype, const void *src, size_t n, float *dst) {
     case LR_Q4_1: done = widen_q4_1(bytes, n, dst); break;
     default: break;
     }
-    if (done < n) lr__widen_c(dtype, bytes + lr__stored_offset(dtype, done), n - done, dst + done);
+    if (done < n)
+        lr__widen_c(dtype, bytes + lr__dtype_bytes(dtype, (int64_t)done), n - done, dst + done);
 }
 
 /* Bits and a rounding increment, half of the last place less one, plus one when it is odd. */

@@ -3,7 +3,7 @@
 #include "backend/cpu/avx512.h"
 #include "backend/cpu/plain.h"
 
-#include <lowrank/tensor.h>
+#include "tensor/dtype.h"
 
 #if defined(__x86_64__)
 
@@ -79,7 +79,8 @@ void lr__widen_avx512(int32_t dtype, const void *src, size_t n, float *dst) {
     case LR_Q4_1: done = widen_q4_1(bytes, n, dst); break;
     default: break;
     }
-    if (done < n) lr__widen_c(dtype, bytes + lr__stored_offset(dtype, done), n - done, dst + done);
+    if (done < n)
+        lr__widen_c(dtype, bytes + lr__dtype_bytes(dtype, (int64_t)done), n - done, dst + done);
 }
 
 /* The BF16 instructions of newer processors flush subnormals, so this stays integral. */
