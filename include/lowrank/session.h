@@ -76,6 +76,23 @@ LR_API lr_status lr_session_forward_all(lr_session *session, const lr_segment *s
 LR_API lr_status lr_session_loss(lr_session *session, const lr_segment *segments, int32_t count,
                                  double *nll);
 
+/**
+ * Runs blocks @p first to @p last - 1 alone, on rows of the residual stream: whoever works block by
+ * block keeps the stream and never runs what lies before. Hooks of these blocks are called as in a
+ * forward, and one that returns a negative status ends the call where it stands.
+ * @param session  one of no_cache
+ * @param segments @p count of them, as in a forward; hooks are told their tokens
+ * @param count    1 .. rows
+ * @param first    0 .. number of blocks
+ * @param last     @p first .. number of blocks
+ * @param x        [sum of counts, hidden_size]: what enters block @p first, replaced by what leaves
+ *                 block @p last - 1. With @p first 0 the tokens' embeddings enter, and it is only
+ *                 written; with @p last 0 as well they are all that is written. After an error it
+ *                 is as before
+ */
+LR_API lr_status lr_session_blocks(lr_session *session, const lr_segment *segments, int32_t count,
+                                   int32_t first, int32_t last, float *x);
+
 /** Forgets the last tokens of a row, down to @p length. */
 LR_API lr_status lr_session_truncate(lr_session *session, int32_t row, int32_t length);
 

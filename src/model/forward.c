@@ -422,15 +422,16 @@ static void refresh_param(const lr__param *param, int32_t is_bias, void *user) {
     step->status = lr__param_refresh((lr__param *)param, step->session->step);
 }
 
-static lr_status run_blocks(run *r) {
+/* Blocks first .. last - 1 on the stream; `x` is what enters block `first`, NULL: the embedding. */
+static lr_status run_blocks(run *r, int32_t first, int32_t last, const float *x) {
     lr__step *step = r->step;
     lr_status status = LR_OK;
     LR_TRY(make_activations(r));
-    lr__pool_run(step->evaluation.device->pool, step->tokens, embed_row, r);
-    for (int32_t i = 0; i < step->graph->block_count; i++) LR_TRY(run_block(r, i));
-    norm(r, step->graph->final_norm, r->a.x, r->a.normed);
-    step->hidden = r->a.normed;
-    step->head_input = next_input_id();
+    if (x)
+        memcpy(r->a.x, x, (size_t)step->tokens * (size_t)r->config->hidden_size * sizeof *r->a.x);
+    else
+        lr__pool_run(step->evaluation.device->pool, step->tokens, embed_row, r);
+    for (int32_t i = first; i < last; i++) LR_TRY(run_block(r, i));
 done:
     return status;
 }
@@ -457,29 +458,65 @@ static lr_status step_begin(lr__step *step, lr_session *session, const lr_segmen
     return status;
 }
 
-lr_status lr__step_run(lr__step *step, lr_session *session, const lr_segment *segments,
-                       int32_t count) {
-    double begin = lr__seconds();
-    lr_status status = step_begin(step, session, segments, count);
-    if (!step->session) return status;
-    LR_TRY(status);
-    const lr__config *c = &step->graph->origin->config;
-    run r = {.step = step,
-             .session = session,
-             .config = c,
-             .q_size = (int64_t)c->heads * c->head_size,
-             .kv_size = (int64_t)c->key_value_heads * c->head_size};
+/* Everything before the blocks. */
+static lr_status step_prepare(run *r, lr__step *step) {
+    lr_status status = LR_OK;
+    r->step = step;
+    r->session = step->session;
+    r->config = &step->graph->origin->config;
+    r->q_size = (int64_t)r->config->heads * r->config->head_size;
+    r->kv_size = (int64_t)r->config->key_value_heads * r->config->head_size;
     LR_TRY(check_segments(step));
     LR_TRY(place_tokens(step));
     LR_TRY(make_caches(step));
     lr__graph_each_param(step->graph, refresh_param, step);
-    LR_TRY(step->status);
+    status = step->status;
+done:
+    return status;
+}
+
+lr_status lr__step_run(lr__step *step, lr_session *session, const lr_segment *segments,
+                       int32_t count) {
+    double begin = lr__seconds();
+    run r = {0};
+    lr_status status = step_begin(step, session, segments, count);
+    if (!step->session) return status;
+    LR_TRY(status);
+    LR_TRY(step_prepare(&r, step));
     lr__pool_hold(step->evaluation.device->pool);
-    status = run_blocks(&r);
+    status = run_blocks(&r, 0, step->graph->block_count, NULL);
+    if (status >= 0) norm(&r, step->graph->final_norm, r.a.x, r.a.normed);
     lr__pool_release(step->evaluation.device->pool);
+    step->hidden = r.a.normed;
+    step->head_input = next_input_id();
 done:
     session->seconds += lr__seconds() - begin;
     if (status < 0) lr__step_end(step, 0);
+    return status;
+}
+
+lr_status lr_session_blocks(lr_session *session, const lr_segment *segments, int32_t count,
+                            int32_t first, int32_t last, float *x) {
+    double begin = lr__seconds();
+    lr__step step;
+    run r = {0};
+    if (!x) return lr__fail(LR_E_INVALID, "lr_session_blocks: x is NULL");
+    lr_status status = step_begin(&step, session, segments, count);
+    if (!step.session) return status;
+    LR_TRY(status);
+    LR_FAIL_IF(!session->opts.no_cache, LR_E_INVALID,
+               "lr_session_blocks: the session keeps caches, expected one of no_cache");
+    LR_FAIL_IF(first < 0 || last < first || last > step.graph->block_count, LR_E_INVALID,
+               "blocks %d to %d, expected a part of 0 to %d", first, last, step.graph->block_count);
+    LR_TRY(step_prepare(&r, &step));
+    lr__pool_hold(step.evaluation.device->pool);
+    status = run_blocks(&r, first, last, first ? x : NULL);
+    lr__pool_release(step.evaluation.device->pool);
+    if (status >= 0)
+        memcpy(x, r.a.x, (size_t)step.tokens * (size_t)r.config->hidden_size * sizeof *x);
+done:
+    session->seconds += lr__seconds() - begin;
+    lr__step_end(&step, status >= 0);
     return status;
 }
 
