@@ -26,16 +26,21 @@ LR_API void lr_compress_opts_init(lr_compress_opts *opts, size_t size);
 
 /** What became of one module. */
 typedef struct lr_compress_event {
-    size_t size;        /**< bytes the library filled */
-    const char *module; /**< borrowed until the callback returns */
-    int64_t rank;       /**< of the factors */
-    double predicted;   /**< loss from the tail of the spectrum, in the norm of the method */
-    double measured;    /**< the same norm recomputed from the difference of the matrices */
-    double total;       /**< loss of rank 0 in that norm */
+    size_t size;         /**< bytes the library filled */
+    const char *module;  /**< borrowed until the callback returns */
+    int64_t rank;        /**< of the factors */
+    double predicted;    /**< loss from the tail of the spectrum, in the norm of the method */
+    double measured;     /**< the same norm recomputed from the difference of the matrices */
+    double total;        /**< loss of rank 0 in that norm */
+    const char *storage; /**< form of the module: "two-factor", "pivot" or "shared" */
+    double largest_mix;  /**< pivot form: largest magnitude in the matrix that combines the stored
+                              rows, at most 2; else 0 */
+    int64_t sharers;     /**< modules that have this right factor, itself included; the three
+                              losses are those of all of them together */
 } lr_compress_event;
 
-/** Called once for each module, in the order of the plan, on the calling thread; non-zero stops
- *  with #LR_E_CANCELLED. */
+/** Called once for each module on the calling thread, in the order of the plan, but that those
+ *  which share a factor follow one another; non-zero stops with #LR_E_CANCELLED. */
 typedef int32_t (*lr_compress_fn)(const lr_compress_event *event, void *user);
 
 /**

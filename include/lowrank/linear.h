@@ -22,7 +22,9 @@ typedef struct lr_linear lr_linear;
 enum {
     LR_LINEAR_DENSE = 0,    /**< one matrix, index maps around it allowed */
     LR_LINEAR_LOW_RANK = 1, /**< one term of two factors */
-    LR_LINEAR_CHAIN = 2     /**< any other sum of chains */
+    LR_LINEAR_CHAIN = 2,    /**< any other sum of chains */
+    LR_LINEAR_PIVOT = 3     /**< pivot form (arXiv 2501.19090): stored rows of the product, and its
+                                 other rows as combinations of them */
 };
 
 /** How lr_linear_from_weight() chooses the rank: exactly one of the first three is set. */
@@ -68,13 +70,14 @@ LR_API void lr_linear_free(lr_linear *linear);
 
 /** Module name, for example "model.layers.3.mlp.up_proj". @return borrowed */
 LR_API const char *lr_linear_name(const lr_linear *linear);
-/** LR_LINEAR_DENSE, LR_LINEAR_LOW_RANK or LR_LINEAR_CHAIN. */
+/** LR_LINEAR_DENSE, LR_LINEAR_LOW_RANK, LR_LINEAR_PIVOT or LR_LINEAR_CHAIN. */
 LR_API int32_t lr_linear_kind(const lr_linear *linear);
 /** Outputs. */
 LR_API int64_t lr_linear_out(const lr_linear *linear);
 /** Inputs. */
 LR_API int64_t lr_linear_in(const lr_linear *linear);
-/** Rank of the two-factor form, min(out, in) of a dense module, 0 of any other chain. */
+/** Columns of the left factor, rows a pivot form stores, min(out, in) of a dense module; of any
+ *  other chain the largest rank its shapes allow the product. */
 LR_API int64_t lr_linear_rank(const lr_linear *linear);
 /** Stored numbers: factors and diagonals, without biases and indices. */
 LR_API int64_t lr_linear_param_count(const lr_linear *linear);

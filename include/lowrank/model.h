@@ -75,7 +75,8 @@ typedef struct lr_model_info {
     size_t size;               /**< sizeof(lr_model_info), set by the caller */
     int64_t parameters;        /**< stored numbers, shared ones once, indices not counted */
     int64_t linear_parameters; /**< of the seven linears of each block, biases not counted */
-    int64_t bytes;             /**< stored bytes of all parameters */
+    int64_t bytes;             /**< stored bytes of all parameters, with the index maps of
+                                    factorised modules */
     int32_t layers;            /**< blocks */
     int32_t hidden_size;       /**< width of the residual stream */
     int32_t intermediate_size; /**< neurons of each MLP */

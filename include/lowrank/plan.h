@@ -22,9 +22,13 @@ typedef struct lr_plan_opts {
     const char *ranks;   /**< JSON object of patterns to ranks: {"q_proj": 384, "gate_proj": 512};
                               among several matches the last counts, others stay dense */
     const char *pattern; /**< modules that may change; default: the seven linears of each block */
-    const char *storage; /**< what a rank costs and how compression stores it: "two-factor"
-                              (default), rank (out + in) numbers, or "pivot" (PIFA, arXiv
-                              2501.19090), rank (out + in - rank) numbers without loss */
+    const char *storage; /**< what a rank costs and how compression stores it:
+                              "pivot" (default; PIFA, arXiv 2501.19090): rank (out + in - rank)
+                              numbers without loss, two factors where rank^2 is at most `out`,
+                              the number of indices the pivot form takes;
+                              "two-factor": rank (out + in) numbers;
+                              "shared": modules that read one input and have one rank share
+                              their right factor, rank (sum of out + in) numbers for all */
 } lr_plan_opts;
 
 /** Writes the defaults; @p size is `sizeof *opts`. */
@@ -63,7 +67,8 @@ LR_API const char *lr_plan_module(const lr_plan *plan, int32_t index);
 /** Rank of module @p index; 0: stays dense; -1: out of range. */
 LR_API int64_t lr_plan_rank(const lr_plan *plan, int32_t index);
 
-/** Sets the rank of a module; 0 leaves it dense. */
+/** Sets the rank of a module; 0 leaves it dense. In "shared" storage a module whose rank differs
+ *  from the others' of its input has a right factor of its own. */
 LR_API lr_status lr_plan_set_rank(lr_plan *plan, const char *module, int64_t rank);
 
 /**

@@ -49,9 +49,11 @@ static int get_stats(compression *c, cli_job *job) {
 
 static int32_t note_module(const lr_compress_event *event, void *user) {
     compression *c = user;
-    json_t *module = json_pack("{s:s,s:I,s:f,s:f,s:f}", "module", event->module, "rank",
-                               (json_int_t)event->rank, "predicted", event->predicted, "measured",
-                               event->measured, "total", event->total);
+    json_t *module =
+        json_pack("{s:s,s:I,s:f,s:f,s:f,s:s,s:f,s:I}", "module", event->module, "rank",
+                  (json_int_t)event->rank, "predicted", event->predicted, "measured",
+                  event->measured, "total", event->total, "storage", event->storage, "largest_mix",
+                  event->largest_mix, "sharers", (json_int_t)event->sharers);
     json_array_append_new(c->modules, module);
     c->done++;
     return progress_is_cancelled();

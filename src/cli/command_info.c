@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-static const char *const kinds[] = {"dense", "low_rank", "chain"};
-enum { KINDS = 3 };
+static const char *const kinds[] = {"dense", "low_rank", "chain", "pivot"};
+enum { KINDS = 4 };
 
 static int put_sizes(json_t *result, const lr_model *model) {
     lr_model_info info = {.size = sizeof info};

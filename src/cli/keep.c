@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const keep_storages[] = {"two-factor", "pivot", NULL};
+const char *const keep_storages[] = {"pivot", "two-factor", "shared", NULL};
 
 int keep_check(const cli_keep *k, const char *const *plan) {
     int given = (k->linear > 0) + (k->model > 0) + (k->ranks != NULL) + (plan && *plan);

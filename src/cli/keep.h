@@ -24,8 +24,10 @@ extern const char *const keep_storages[];
             "modules that may change, such as '*.mlp.*' or '{q,k}_proj' [default: the linears of " \
             "each block]"),                                                                        \
         ARG("storage", ARG_CHOICE, &(k)->storage, "FORM",                                          \
-            "two-factor, or pivot: the same matrix of rank r in r (out + in - r) numbers, so a "   \
-            "higher rank for the same share [default two-factor]",                                 \
+            "pivot (a matrix of rank r in r (out + in - r) numbers, without loss), two-factor (r " \
+            "(out + in) numbers), shared (two factors, the right one common to q, k and v, and "   \
+            "to "                                                                                  \
+            "gate and up) [default pivot]",                                                        \
             .choices = keep_storages)
 
 /* Exactly one of --keep, --keep-model, --ranks and, where `plan` is not NULL, --plan. */

@@ -1,6 +1,7 @@
 /*
  * Rewriting a model by a plan: each matrix is factorised on one thread, several at a time, and all
- * of them enter the model at once.
+ * of them enter the model at once. Modules that share their right factor are one matrix, their
+ * weights stacked (Basis Sharing, ICLR 2025, within a block): its left factor is cut into theirs.
  */
 #include "backend/blas.h"
 #include "base/opts.h"
@@ -38,48 +39,60 @@ static lr_status find_method(const char *name, int32_t *method) {
                     name ? name : "");
 }
 
-/* One module: what goes in, and factors or an error that comes out of a pool thread. */
+/* One matrix: what goes in, and factors or an error that comes out of a pool thread. */
 typedef struct task {
-    const lr_linear *linear;
+    const lr_linear *linears[LR__GROUP_MOST]; /* one, or those that share the right factor */
+    int32_t count;
+    int64_t out;                /* of all of them */
     const lr__moments *moments; /* NULL for plain SVD */
     int64_t rank;
-    int32_t method, storage;
+    int32_t method, is_pivot;
     lr__factors factors;
     lr__pivot pivot; /* of the factors, for that storage */
     lr_status status;
     char message[MESSAGE_SIZE];
 } task;
 
+/* Weights and biases on one another. */
+static void read_stacked(const task *t, float *weight, float *bias) {
+    for (int32_t i = 0; i < t->count; i++) {
+        const lr_linear *linear = t->linears[i];
+        lr__linear_dense_rows(linear, 0, linear->out, weight);
+        weight += linear->out * linear->in;
+        if (linear->bias)
+            lr__param_widen(linear->ctx->device.kernels, linear->bias, bias);
+        else
+            memset(bias, 0, (size_t)linear->out * sizeof *bias);
+        bias += linear->out;
+    }
+}
+
 static lr_status factorise(task *t) {
-    const lr_linear *linear = t->linear;
     lr_status status = LR_OK;
     float *weight = NULL, *bias = NULL;
     double *gram = NULL, *mean = NULL;
     lr__factor_basis *basis = NULL;
-    size_t ins = (size_t)linear->in, outs = (size_t)linear->out;
+    size_t ins = (size_t)t->linears[0]->in, outs = (size_t)t->out;
     LR_TRY(lr__new_aligned(&weight, outs * ins, sizeof *weight));
-    lr__linear_dense_rows(linear, 0, linear->out, weight);
+    LR_TRY(lr__new_aligned(&bias, outs, sizeof *bias));
+    read_stacked(t, weight, bias);
     if (t->moments) {
         LR_TRY(lr__new_aligned(&gram, ins * ins, sizeof *gram));
         LR_TRY(lr__new_aligned(&mean, ins, sizeof *mean));
         lr__moments_read(t->moments, gram, mean);
     }
-    if (linear->bias) {
-        LR_TRY(lr__new_aligned(&bias, outs, sizeof *bias));
-        lr__param_widen(linear->ctx->device.kernels, linear->bias, bias);
-    }
-    const lr__factor_problem problem = {.out = linear->out,
-                                        .in = linear->in,
+    const lr__factor_problem problem = {.out = t->out,
+                                        .in = t->linears[0]->in,
                                         .weight = weight,
                                         .gram = gram,
                                         .mean = t->method == LR__FACTOR_AFM ? mean : NULL,
                                         .bias = t->method == LR__FACTOR_AFM ? bias : NULL,
-                                        .name = linear->name};
+                                        .name = t->linears[0]->name};
     LR_TRY(lr__factor_basis_new(&basis, &problem, t->method));
     LR_TRY(lr__factor_basis_cut(&t->factors, basis, &problem, t->rank));
-    if (t->storage == LR__STORAGE_PIVOT)
-        LR_TRY(lr__pivot_new(&t->pivot, linear->out, linear->in, t->rank, t->factors.left,
-                             t->factors.right, linear->name));
+    if (t->is_pivot)
+        LR_TRY(lr__pivot_new(&t->pivot, problem.out, problem.in, t->rank, t->factors.left,
+                             t->factors.right, problem.name));
 done:
     lr__factor_basis_free(basis);
     lr__aligned_free(weight);
@@ -96,9 +109,9 @@ static void factorise_item(void *work, int64_t index, int32_t thread) {
     if (t->status < 0) snprintf(t->message, sizeof t->message, "%s", lr_last_error());
 }
 
-static lr_status linear_of(lr_linear **out, task *t) {
-    return t->storage == LR__STORAGE_PIVOT ? lr__form_pivot(out, t->linear, &t->pivot, &t->factors)
-                                           : lr__form_two_factor(out, t->linear, &t->factors);
+static lr_status linears_of(lr_linear **out, task *t) {
+    return t->is_pivot ? lr__form_pivot(out, t->linears[0], &t->pivot, &t->factors)
+                       : lr__form_two_factor(out, t->linears, t->count, &t->factors);
 }
 
 typedef struct work {
@@ -113,68 +126,106 @@ typedef struct work {
     int32_t done, total;
 } work;
 
-static lr_status prepare(work *w, task *t, const char *module, int64_t rank) {
-    lr_linear *linear;
-    lr_status status = lr_model_find_linear(w->model, module, &linear);
-    if (status < 0) return status;
-    memset(t, 0, sizeof *t);
-    t->linear = linear;
-    t->rank = rank;
-    t->method = w->method;
-    t->storage = w->plan->storage;
-    if (lr_linear_kind(linear) != LR_LINEAR_DENSE)
-        return lr__fail(LR_E_UNSUPPORTED, "%s: already factorised", module);
-    if (w->method == LR__FACTOR_SVD) return LR_OK;
+static lr_status find_moments(const work *w, const lr_linear *linear, const lr__moments **out) {
     int32_t index = 0;
-    status = lr__stats_find(w->stats, module, &index);
+    lr_status status = lr__stats_find(w->stats, linear->name, &index);
     if (status < 0) return status;
     status = lr__stats_check_counted(w->stats, index);
     if (status < 0) return status;
-    t->moments = &w->stats->moments[w->stats->moments_of[index]];
-    if (t->moments->size != linear->in)
-        return lr__fail(LR_E_SHAPE, "%s: statistics of %lld inputs, expected %lld", module,
-                        (long long)t->moments->size, (long long)linear->in);
+    *out = &w->stats->moments[w->stats->moments_of[index]];
+    if ((*out)->size != linear->in)
+        return lr__fail(LR_E_SHAPE, "%s: statistics of %lld inputs, expected %lld", linear->name,
+                        (long long)(*out)->size, (long long)linear->in);
     return LR_OK;
 }
 
-static lr_status report(work *w, const task *t) {
+static lr_status add_linear(const work *w, task *t, const char *module) {
+    lr_linear *linear;
+    const lr__moments *moments = NULL;
+    lr_status status = lr_model_find_linear(w->model, module, &linear);
+    if (status < 0) return status;
+    t->linears[t->count++] = linear;
+    t->out += linear->out;
+    if (lr_linear_kind(linear) != LR_LINEAR_DENSE)
+        return lr__fail(LR_E_UNSUPPORTED, "%s: already factorised", module);
+    if (w->method == LR__FACTOR_SVD) return LR_OK;
+    status = find_moments(w, linear, &moments);
+    if (status < 0) return status;
+    if (t->moments && t->moments != moments)
+        return lr__fail(LR_E_INVALID, "%s: statistics apart from those of %s, whose input it reads",
+                        module, t->linears[0]->name);
+    t->moments = moments;
+    return LR_OK;
+}
+
+/* Item `first` of the plan and those that share with it. */
+static lr_status prepare(const work *w, task *t, int32_t first) {
+    const lr_plan *plan = w->plan;
+    const lr__rank_item *item = &plan->items[first];
+    lr_status status = LR_OK;
+    memset(t, 0, sizeof *t);
+    t->rank = item->rank;
+    t->method = w->method;
+    t->is_pivot = lr__rank_is_pivot(item);
+    for (int32_t i = first; i < plan->count && status >= 0; i++)
+        if (i == first || lr__ranks_share(item, &plan->items[i]))
+            status = add_linear(w, t, plan->modules[i]);
+    return status;
+}
+
+static int shares_with_earlier(const lr_plan *plan, int32_t which) {
+    for (int32_t i = 0; i < which; i++)
+        if (lr__ranks_share(&plan->items[i], &plan->items[which])) return 1;
+    return 0;
+}
+
+static lr_status report(work *w, const task *t, const lr_linear *linear) {
     lr_compress_event event = {.size = sizeof event,
-                               .module = t->linear->name,
+                               .module = linear->name,
                                .rank = t->rank,
                                .predicted = t->factors.predicted,
                                .measured = t->factors.measured,
-                               .total = t->factors.total};
+                               .total = t->factors.total,
+                               .storage = t->is_pivot    ? "pivot"
+                                          : t->count > 1 ? "shared"
+                                                         : "two-factor",
+                               .largest_mix = t->pivot.largest,
+                               .sharers = t->count};
     if (w->fn && w->fn(&event, w->user))
-        return lr__fail(LR_E_CANCELLED, "compress: cancelled at %s", t->linear->name);
+        return lr__fail(LR_E_CANCELLED, "compress: cancelled at %s", linear->name);
     w->done++;
     return lr__progress(w->model->ctx, "factorise", w->done, w->total);
 }
 
+static lr_status enter_task(work *w, task *t) {
+    lr_status status = LR_OK;
+    lr_linear *linears[LR__GROUP_MOST] = {0};
+    LR_FAIL_IF(t->status < 0, t->status, "%s", t->message);
+    LR_TRY(linears_of(linears, t));
+    for (int32_t i = 0; i < t->count; i++) {
+        LR_TRY(lr_model_set_linear(w->draft, t->linears[i]->name, linears[i]));
+        LR_TRY(report(w, t, t->linears[i]));
+    }
+done:
+    for (int32_t i = 0; i < t->count; i++) lr_linear_free(linears[i]);
+    return status;
+}
+
 static lr_status run_tasks(work *w, int32_t count) {
     lr_status status = LR_OK;
-    lr_linear *linear = NULL;
     lr__blas_enter();
     lr__pool_run(w->model->ctx->device.pool, count, factorise_item, w->tasks);
     lr__blas_leave();
-    for (int32_t i = 0; i < count; i++) {
-        task *t = &w->tasks[i];
-        LR_FAIL_IF(t->status < 0, t->status, "%s", t->message);
-        LR_TRY(linear_of(&linear, t));
-        LR_TRY(lr_model_set_linear(w->draft, t->linear->name, linear));
-        lr_linear_free(linear);
-        linear = NULL;
-        LR_TRY(report(w, t));
-    }
-done:
-    lr_linear_free(linear);
+    for (int32_t i = 0; i < count && status >= 0; i++) status = enter_task(w, &w->tasks[i]);
     return status;
 }
 
 static void clear_tasks(work *w, int32_t count) {
     for (int32_t i = 0; i < count; i++) {
-        lr__factors_clear(&w->tasks[i].factors);
-        lr__pivot_clear(&w->tasks[i].pivot);
-        lr_linear_free((lr_linear *)w->tasks[i].linear);
+        task *t = &w->tasks[i];
+        lr__factors_clear(&t->factors);
+        lr__pivot_clear(&t->pivot);
+        for (int32_t k = 0; k < t->count; k++) lr_linear_free((lr_linear *)t->linears[k]);
     }
     memset(w->tasks, 0, (size_t)count * sizeof *w->tasks);
 }
@@ -186,8 +237,8 @@ static lr_status run_plan(work *w) {
     LR_TRY(lr__new(&w->tasks, (size_t)at_once, sizeof *w->tasks));
     for (int32_t i = 0; i < w->plan->count; i++) w->total += w->plan->items[i].rank > 0;
     for (int32_t i = 0; i < w->plan->count; i++) {
-        if (!w->plan->items[i].rank) continue;
-        LR_TRY(prepare(w, &w->tasks[filled++], w->plan->modules[i], w->plan->items[i].rank));
+        if (!w->plan->items[i].rank || shares_with_earlier(w->plan, i)) continue;
+        LR_TRY(prepare(w, &w->tasks[filled++], i));
         if (filled < at_once) continue;
         LR_TRY(run_tasks(w, filled));
         clear_tasks(w, filled);

@@ -2,6 +2,7 @@
 #include "compress/form.h"
 
 #include <stdio.h>
+#include <string.h>
 
 enum { NAME_SIZE = 320 };
 
@@ -21,17 +22,55 @@ static lr_status bias_of(lr__param **out, const lr_linear *linear, lr__factors *
     return LR_OK;
 }
 
-lr_status lr__form_two_factor(lr_linear **out, const lr_linear *linear, lr__factors *f) {
+/* Copies the factors' rows [first, first + out) of the module; NULL stays NULL. */
+static lr_status part_of(lr__factors *part, const lr__factors *f, int64_t first, int64_t out) {
     lr_status status = LR_OK;
-    lr__param *left = NULL, *right = NULL, *bias = NULL;
+    size_t numbers = (size_t)(out * f->rank);
+    *part = (lr__factors){.rank = f->rank};
+    LR_TRY(lr__new_aligned(&part->left, numbers, sizeof *part->left));
+    memcpy(part->left, f->left + first * f->rank, numbers * sizeof *part->left);
+    if (!f->bias) goto done;
+    LR_TRY(lr__new_aligned(&part->bias, (size_t)out, sizeof *part->bias));
+    memcpy(part->bias, f->bias + first, (size_t)out * sizeof *part->bias);
+done:
+    return status;
+}
+
+static lr_status left_with(lr_linear **out, const lr_linear *linear, lr__factors *f,
+                           lr__param *right) {
+    lr_status status = LR_OK;
+    lr__param *left = NULL, *bias = NULL;
     LR_TRY(param_of(&left, linear->name, "left.weight", &f->left, linear->out, f->rank, 2));
-    LR_TRY(param_of(&right, linear->name, "right.weight", &f->right, f->rank, linear->in, 2));
     LR_TRY(bias_of(&bias, linear, f));
     LR_TRY(lr__linear_low_rank(out, linear->ctx, linear->name, left, right, bias));
 done:
     lr__param_drop(left);
-    lr__param_drop(right);
     lr__param_drop(bias);
+    return status;
+}
+
+lr_status lr__form_two_factor(lr_linear **out, const lr_linear *const *linears, int32_t count,
+                              lr__factors *f) {
+    lr_status status = LR_OK;
+    lr__param *right = NULL;
+    lr__factors part = {0};
+    int64_t first = 0;
+    int32_t made = 0;
+    LR_TRY(
+        param_of(&right, linears[0]->name, "right.weight", &f->right, f->rank, linears[0]->in, 2));
+    for (; made < count; made++) {
+        LR_TRY(part_of(&part, f, first, linears[made]->out));
+        LR_TRY(left_with(&out[made], linears[made], &part, right));
+        lr__factors_clear(&part);
+        first += linears[made]->out;
+    }
+done:
+    while (status < 0 && made > 0) {
+        lr_linear_free(out[--made]);
+        out[made] = NULL;
+    }
+    lr__factors_clear(&part);
+    lr__param_drop(right);
     return status;
 }
 

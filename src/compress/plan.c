@@ -12,7 +12,7 @@ enum { PLAN_MOST = 64 << 20 };
 
 void lr_plan_opts_init(lr_plan_opts *opts, size_t size) {
     lr_plan_opts defaults = {
-        .size = sizeof defaults, .pattern = lr__block_linears, .storage = "two-factor"};
+        .size = sizeof defaults, .pattern = lr__block_linears, .storage = "pivot"};
     lr__opts_defaults(opts, size, &defaults, sizeof defaults);
 }
 
@@ -27,6 +27,7 @@ void lr_plan_free(lr_plan *plan) {
 static const char *const storages[] = {
     [LR__STORAGE_TWO_FACTOR] = "two-factor",
     [LR__STORAGE_PIVOT] = "pivot",
+    [LR__STORAGE_SHARED] = "shared",
 };
 
 static lr_status find_storage(const char *name, int32_t *storage) {
@@ -35,7 +36,8 @@ static lr_status find_storage(const char *name, int32_t *storage) {
             *storage = i;
             return LR_OK;
         }
-    return lr__fail(LR_E_INVALID, "storage \"%s\", expected two-factor or pivot", name ? name : "");
+    return lr__fail(LR_E_INVALID, "storage \"%s\", expected two-factor, pivot or shared",
+                    name ? name : "");
 }
 
 /* All matched modules, dense. */
@@ -57,9 +59,11 @@ static lr_status plan_of_modules(lr_plan **out, const lr_model *model, const cha
         LR_FAIL_IF(linear == graph->head && graph->origin->config.is_tied, LR_E_UNSUPPORTED,
                    "lm_head: shares the embedding's numbers, so factors would add to them");
         LR_TRY(lr__dup(&plan->modules[plan->count], linear->name));
-        plan->items[plan->count].storage = storage;
-        plan->items[plan->count].out = linear->out;
-        plan->items[plan->count++].in = linear->in;
+        plan->items[plan->count++] =
+            (lr__rank_item){.out = linear->out,
+                            .in = linear->in,
+                            .storage = storage,
+                            .input = lr__graph_first_reader(graph, (int32_t)i)};
     }
     LR_FAIL_IF(!plan->count, LR_E_NOTFOUND, "%s: no linear module matches", pattern);
     *out = plan;
@@ -72,8 +76,9 @@ done:
 
 static lr_status spend_budget(lr_plan *plan, const lr_model *model, const lr_plan_opts *o) {
     lr_model_info info = {.size = sizeof info};
-    int64_t dense, budget;
+    int64_t dense, budget, count;
     lr_status status = LR_OK;
+    lr__rank_item *folded = NULL;
     LR_TRY(lr__ranks_dense(&dense, plan->items, plan->count));
     if (o->keep > 0) {
         LR_TRY(lr__ranks_budget(&budget, o->keep, dense));
@@ -85,16 +90,24 @@ static lr_status spend_budget(lr_plan *plan, const lr_model *model, const lr_pla
                    "keep-model %g: what is not matched alone is %.3f of the model", o->keep_model,
                    (double)(info.parameters - dense) / (double)info.parameters);
     }
-    LR_TRY(lr__ranks_uniform(plan->items, plan->count, budget));
+    LR_TRY(lr__new(&folded, (size_t)plan->count, sizeof *folded));
+    count = lr__ranks_fold(folded, plan->items, plan->count);
+    LR_TRY(lr__ranks_uniform(folded, count, budget));
+    lr__ranks_unfold(plan->items, plan->count, folded);
 done:
+    lr__free(folded);
     return status;
 }
 
-static lr_status check_rank(const char *module, const lr__rank_item *item, int64_t rank) {
-    int64_t most = item->out < item->in ? item->out : item->in;
-    if (rank >= 0 && rank <= most) return LR_OK;
-    return lr__fail(LR_E_INVALID, "%s: rank %lld, expected 1 to %lld, or 0 for dense", module,
-                    (long long)rank, (long long)most);
+static lr_status set_rank(lr_plan *plan, int32_t which, int64_t rank) {
+    lr__rank_item *item = &plan->items[which];
+    int64_t out = lr__rank_stacked_out(plan->items, plan->count, which);
+    int64_t most = out < item->in ? out : item->in;
+    if (rank < 0 || rank > most)
+        return lr__fail(LR_E_INVALID, "%s: rank %lld, expected 1 to %lld, or 0 for dense",
+                        plan->modules[which], (long long)rank, (long long)most);
+    item->rank = rank;
+    return LR_OK;
 }
 
 static lr_status apply_patterns(lr_plan *plan, const char *text) {
@@ -111,8 +124,7 @@ static lr_status apply_patterns(lr_plan *plan, const char *text) {
                    "ranks: \"%s\": expected a pattern and a whole number", pattern);
         for (int32_t i = 0; i < plan->count; i++) {
             if (!lr__glob_match(pattern, plan->modules[i])) continue;
-            LR_TRY(check_rank(plan->modules[i], &plan->items[i], json_integer_value(rank)));
-            plan->items[i].rank = json_integer_value(rank);
+            LR_TRY(set_rank(plan, i, json_integer_value(rank)));
             found = 1;
         }
         LR_FAIL_IF(!found, LR_E_NOTFOUND, "ranks: \"%s\": no linear module matches", pattern);
@@ -132,6 +144,7 @@ lr_status lr_plan_new(lr_plan **out, const lr_model *model, const lr_plan_opts *
     lr_plan_opts_init(&o, sizeof o);
     LR_TRY(lr__opts_merge(&o, sizeof o, opts, "lr_plan_opts"));
     if (!o.pattern) o.pattern = lr__block_linears;
+    if (!o.storage) o.storage = storages[LR__STORAGE_PIVOT];
     int32_t given = (o.keep != 0) + (o.keep_model != 0) + (o.ranks != NULL);
     LR_FAIL_IF(given != 1, LR_E_INVALID,
                "plan: exactly one of keep, keep_model and ranks is needed");
@@ -162,21 +175,15 @@ int64_t lr_plan_rank(const lr_plan *plan, int32_t index) {
 lr_status lr_plan_set_rank(lr_plan *plan, const char *module, int64_t rank) {
     if (!plan || !module) return lr__fail(LR_E_INVALID, "lr_plan_set_rank: plan and module");
     for (int32_t i = 0; i < plan->count; i++)
-        if (!strcmp(plan->modules[i], module)) {
-            lr_status status = check_rank(module, &plan->items[i], rank);
-            if (status >= 0) plan->items[i].rank = rank;
-            return status;
-        }
+        if (!strcmp(plan->modules[i], module)) return set_rank(plan, i, rank);
     return lr__fail(LR_E_NOTFOUND, "%s: not in the plan", module);
 }
 
 void lr_plan_parameters(const lr_plan *plan, int64_t *before, int64_t *after) {
     *before = *after = 0;
-    for (int32_t i = 0; plan && i < plan->count; i++) {
-        const lr__rank_item *item = &plan->items[i];
-        *before += item->out * item->in;
-        *after += lr__rank_params(item);
-    }
+    if (!plan) return;
+    lr__ranks_dense(before, plan->items, plan->count);
+    lr__ranks_params(after, plan->items, plan->count);
 }
 
 static lr_status plan_json(json_t **out, const lr_plan *plan) {
@@ -212,40 +219,43 @@ done:
     return status;
 }
 
-/* Keeps the modules that the file names. */
-static lr_status take_ranks(lr_plan *plan, const json_t *ranks, const char *path) {
+/* Drops the modules that the file does not name. */
+static void keep_named(lr_plan *plan, const json_t *ranks) {
     int32_t kept = 0;
-    size_t found = 0;
-    lr_status status = LR_OK;
     for (int32_t i = 0; i < plan->count; i++) {
-        const json_t *rank = json_object_get(ranks, plan->modules[i]);
         char *module = plan->modules[i];
         plan->modules[i] = NULL;
-        if (!rank) {
+        if (!json_object_get(ranks, module)) {
             lr__free(module);
             continue;
         }
         plan->modules[kept] = module;
-        plan->items[kept] = plan->items[i];
-        if (status >= 0 && !json_is_integer(rank))
-            status = lr__fail(LR_E_FORMAT, "%s: %s: the rank is not a whole number", path, module);
-        if (status >= 0) status = check_rank(module, &plan->items[kept], json_integer_value(rank));
-        plan->items[kept++].rank = json_integer_value(rank);
-        found++;
+        plan->items[kept++] = plan->items[i];
     }
     plan->count = kept;
-    if (status < 0 || found == json_object_size(ranks)) return status;
+}
+
+static lr_status take_ranks(lr_plan *plan, const json_t *ranks, const char *path) {
+    lr_status status = LR_OK;
+    keep_named(plan, ranks);
+    for (int32_t i = 0; i < plan->count; i++) {
+        const json_t *rank = json_object_get(ranks, plan->modules[i]);
+        LR_FAIL_IF(!json_is_integer(rank), LR_E_FORMAT, "%s: %s: the rank is not a whole number",
+                   path, plan->modules[i]);
+        LR_TRY(set_rank(plan, i, json_integer_value(rank)));
+    }
+    if ((size_t)plan->count == json_object_size(ranks)) goto done;
     const char *name;
     const json_t *unused;
     json_object_foreach((json_t *)ranks, name, unused) {
         int32_t i = 0;
         (void)unused;
-        while (i < kept && strcmp(plan->modules[i], name)) i++;
-        if (i == kept)
-            return lr__fail(LR_E_NOTFOUND, "%s: %s: no such linear module to factorise", path,
-                            name);
+        while (i < plan->count && strcmp(plan->modules[i], name)) i++;
+        LR_FAIL_IF(i == plan->count, LR_E_NOTFOUND, "%s: %s: no such linear module to factorise",
+                   path, name);
     }
-    return LR_OK;
+done:
+    return status;
 }
 
 lr_status lr_plan_open(lr_plan **out, const lr_model *model, const char *path) {
@@ -264,7 +274,7 @@ lr_status lr_plan_open(lr_plan **out, const lr_model *model, const char *path) {
     LR_FAIL_IF(json_integer_value(json_object_get(json, "version")) != 1, LR_E_UNSUPPORTED,
                "%s: a plan of another version, expected 1", path);
     const json_t *form = json_object_get(json, "storage");
-    LR_TRY(find_storage(form ? json_string_value(form) : storages[0], &storage));
+    LR_TRY(find_storage(form ? json_string_value(form) : storages[LR__STORAGE_PIVOT], &storage));
     LR_TRY(plan_of_modules(&plan, model, model->origin->config.is_tied ? "model.layers.*" : "*",
                            storage));
     LR_TRY(take_ranks(plan, ranks, path));

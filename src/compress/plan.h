@@ -8,7 +8,7 @@
 #include <lowrank/plan.h>
 
 struct lr_plan {
-    int32_t storage; /* of all modules: LR__STORAGE_... */
+    int32_t storage; /* asked for: LR__STORAGE_... */
     int32_t count;
     char **modules;
     lr__rank_item *items; /* shape and rank of each module */

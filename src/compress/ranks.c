@@ -32,9 +32,14 @@ static lr_status check_items(const lr__rank_item *items, int64_t count) {
 
 static int64_t dense_cost(const lr__rank_item *item) { return item->out * item->in; }
 
+/* A narrow input, with which the cost would fall where the form changes, has pivots at any rank. */
+static int is_pivot(const lr__rank_item *item, int64_t rank) {
+    if (item->storage != LR__STORAGE_PIVOT) return 0;
+    return rank * rank > item->out || (item->in - 1) * (item->in - 1) <= 4 * item->out;
+}
+
 static int64_t cost_of_rank(const lr__rank_item *item, int64_t rank) {
-    int64_t saved = item->storage == LR__STORAGE_PIVOT ? rank : 0;
-    return rank * (item->out + item->in - saved);
+    return rank * (item->out + item->in - (is_pivot(item, rank) ? rank : 0));
 }
 
 /* Of the rank after this one, its last also. */
@@ -46,10 +51,58 @@ int64_t lr__rank_params(const lr__rank_item *item) {
     return item->rank ? cost_of_rank(item, item->rank) : dense_cost(item);
 }
 
+int lr__rank_is_pivot(const lr__rank_item *item) { return is_pivot(item, item->rank); }
+
+static int reads_one_input(const lr__rank_item *a, const lr__rank_item *b) {
+    return a->storage == LR__STORAGE_SHARED && b->storage == LR__STORAGE_SHARED &&
+           a->input == b->input;
+}
+
+int lr__ranks_share(const lr__rank_item *a, const lr__rank_item *b) {
+    return reads_one_input(a, b) && a->rank == b->rank && a->rank > 0;
+}
+
+int64_t lr__ranks_fold(lr__rank_item *folded, const lr__rank_item *items, int64_t count) {
+    int64_t sets = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t set = 0;
+        while (set < sets && !reads_one_input(&folded[set], &items[i])) set++;
+        if (set < sets)
+            folded[set].out += items[i].out;
+        else
+            folded[sets++] = items[i];
+    }
+    return sets;
+}
+
+void lr__ranks_unfold(lr__rank_item *items, int64_t count, const lr__rank_item *folded) {
+    int64_t next = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t first = 0;
+        while (!reads_one_input(&items[first], &items[i]) && first < i) first++;
+        items[i].rank = first < i ? items[first].rank : folded[next++].rank;
+    }
+}
+
+int64_t lr__rank_stacked_out(const lr__rank_item *items, int64_t count, int64_t which) {
+    int64_t out = 0;
+    for (int64_t i = 0; i < count; i++)
+        if (i == which || reads_one_input(&items[i], &items[which])) out += items[i].out;
+    return out;
+}
+
+/* The right factor counts with the first that has it. */
+static int64_t params_among(const lr__rank_item *items, int64_t which) {
+    const lr__rank_item *item = &items[which];
+    for (int64_t i = 0; i < which; i++)
+        if (lr__ranks_share(&items[i], item)) return item->rank * item->out;
+    return lr__rank_params(item);
+}
+
 lr_status lr__ranks_params(int64_t *out, const lr__rank_item *items, int64_t count) {
     *out = 0;
     lr_status status = check_items(items, count);
-    for (int64_t i = 0; status == LR_OK && i < count; i++) *out += lr__rank_params(&items[i]);
+    for (int64_t i = 0; status == LR_OK && i < count; i++) *out += params_among(items, i);
     return status;
 }
 

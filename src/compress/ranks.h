@@ -2,23 +2,38 @@
  * Ranks from a budget of parameters: exact arithmetic on shapes, nothing else. Two factors of a
  * matrix [out, in] cost rank (out + in) numbers, the pivot form rank (out + in - rank), a dense
  * matrix out in. From the rank on at which a form would cost as much, a matrix stays dense.
+ *
+ * In pivot storage a matrix keeps two factors while the rank^2 numbers the pivot form saves are
+ * not more than the `out` indices it takes. In shared storage matrices that read one input and
+ * have one rank share their right factor: together they are two factors of the matrices stacked.
  */
 #ifndef LR_COMPRESS_RANKS_H
 #define LR_COMPRESS_RANKS_H
 
 #include "base/status.h"
 
-enum { LR__STORAGE_TWO_FACTOR, LR__STORAGE_PIVOT };
+enum { LR__STORAGE_TWO_FACTOR, LR__STORAGE_PIVOT, LR__STORAGE_SHARED };
 
 typedef struct lr__rank_item {
     int64_t out, in;
     int64_t rank;    /* 0 is dense */
     int32_t storage; /* what a rank costs */
-    int32_t reserved;
+    int32_t input;   /* LR__STORAGE_SHARED: items of one number read one input */
 } lr__rank_item;
 
-/* Parameters of one item at its rank. */
+/* Parameters of one item at its rank, if it shares with none. */
 int64_t lr__rank_params(const lr__rank_item *item);
+/* 1 when the item is stored in pivot form at its rank. */
+int lr__rank_is_pivot(const lr__rank_item *item);
+/* 1 when the two have one right factor. */
+int lr__ranks_share(const lr__rank_item *a, const lr__rank_item *b);
+
+/* One item for each set of items that share at equal ranks, the sum of their outs in it; returns
+ * how many. Then the ranks of `folded` given back to all of a set. */
+int64_t lr__ranks_fold(lr__rank_item *folded, const lr__rank_item *items, int64_t count);
+void lr__ranks_unfold(lr__rank_item *items, int64_t count, const lr__rank_item *folded);
+/* The outs of all items that would share with this one at its rank. */
+int64_t lr__rank_stacked_out(const lr__rank_item *items, int64_t count, int64_t which);
 
 /* Parameters of all items at their ranks, and all dense. */
 lr_status lr__ranks_params(int64_t *out, const lr__rank_item *items, int64_t count);

@@ -113,6 +113,15 @@ int32_t lr__graph_find_linear(const lr__graph *graph, const char *name) {
     return -1;
 }
 
+int32_t lr__graph_first_reader(const lr__graph *graph, int32_t index) {
+    static const int32_t first[LR__BLOCK_LINEARS] = {
+        [LR__Q] = LR__Q,       [LR__K] = LR__Q,     [LR__V] = LR__Q,      [LR__O] = LR__O,
+        [LR__GATE] = LR__GATE, [LR__UP] = LR__GATE, [LR__DOWN] = LR__DOWN};
+    int32_t which = index % LR__BLOCK_LINEARS;
+    if (index / LR__BLOCK_LINEARS == graph->block_count) return index;
+    return index - which + first[which];
+}
+
 void lr__linear_each_param(const lr_linear *linear, lr__param_fn fn, void *user) {
     for (int32_t t = 0; t < linear->term_count; t++)
         for (int32_t i = 0; i < linear->terms[t].count; i++)

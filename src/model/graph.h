@@ -63,6 +63,9 @@ lr_linear **lr__graph_linear(const lr__graph *graph, int32_t index);
 /* -1 when there is none. */
 int32_t lr__graph_find_linear(const lr__graph *graph, const char *name);
 
+/* The first linear of the graph that reads the same input as this one. */
+int32_t lr__graph_first_reader(const lr__graph *graph, int32_t index);
+
 /* Calls fn for every parameter, shared ones once each time they occur. */
 typedef void (*lr__param_fn)(const lr__param *param, int32_t is_bias, void *user);
 /* Without the bias. */

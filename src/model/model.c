@@ -205,22 +205,37 @@ int32_t lr_name_matches(const char *pattern, const char *name) {
 }
 
 typedef struct tally {
-    const lr__param **seen;
+    const void **seen; /* parameters and index maps */
     size_t count, capacity;
     int64_t numbers, bytes;
     lr_status status;
 } tally;
 
+static int is_new(tally *t, const void *counted) {
+    for (size_t i = 0; i < t->count; i++)
+        if (t->seen[i] == counted) return 0;
+    if (t->status >= 0) t->status = lr__grow(&t->seen, &t->capacity, t->count + 1, sizeof *t->seen);
+    if (t->status < 0) return 0;
+    t->seen[t->count++] = counted;
+    return 1;
+}
+
 static void count_param(const lr__param *param, int32_t is_bias, void *user) {
     tally *t = user;
     (void)is_bias;
-    for (size_t i = 0; i < t->count; i++)
-        if (t->seen[i] == param) return;
-    if (t->status >= 0) t->status = lr__grow(&t->seen, &t->capacity, t->count + 1, sizeof *t->seen);
-    if (t->status < 0) return;
-    t->seen[t->count++] = param;
+    if (!is_new(t, param)) return;
     t->numbers += lr__param_count(param);
     t->bytes += (int64_t)lr__param_bytes(param);
+}
+
+/* Those beside one matrix are how a file's order of rows is read; no file stores them. */
+static void count_indices(const lr_linear *linear, tally *t) {
+    if (lr_linear_kind(linear) == LR_LINEAR_DENSE) return;
+    for (int32_t k = 0; k < linear->term_count; k++)
+        for (int32_t i = 0; i < linear->terms[k].count; i++) {
+            const lr__index *index = linear->terms[k].ops[i].index;
+            if (index && is_new(t, index)) t->bytes += index->count * (int64_t)sizeof(int32_t);
+        }
 }
 
 lr_status lr_model_get_info(const lr_model *model, lr_model_info *info) {
@@ -231,6 +246,8 @@ lr_status lr_model_get_info(const lr_model *model, lr_model_info *info) {
     tally all = {0};
     lr__graph_each_param(graph, count_param, &all);
     tally linears = {0};
+    for (int32_t i = 0; i < lr__graph_linear_count(graph); i++)
+        count_indices(*lr__graph_linear(graph, i), &all);
     for (int32_t i = 0; i + 1 < lr__graph_linear_count(graph); i++)
         lr__linear_each_param(*lr__graph_linear(graph, i), count_param, &linears);
     lr_model_info full = {.size = info->size,

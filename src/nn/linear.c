@@ -170,20 +170,71 @@ static int is_one_matrix(const lr_linear *linear) {
     return term->ops[term->count - 1].kind == LR__OP_MATRIX;
 }
 
+/* `kinds`: the operators of the term, from the left. */
+static int is_chain_of(const lr__term *term, const int32_t *kinds, int32_t count) {
+    int is_same = term->scale == 1.0f && term->count == count;
+    for (int32_t i = 0; i < count && is_same; i++) is_same = term->ops[i].kind == kinds[i];
+    return is_same;
+}
+
+/* Scattered rows, alone when there are no others, or with combinations of the same rows. */
+static int is_pivot_form(const lr_linear *linear) {
+    static const int32_t picked[] = {LR__OP_SCATTER, LR__OP_MATRIX};
+    static const int32_t mixed[] = {LR__OP_SCATTER, LR__OP_MATRIX, LR__OP_MATRIX};
+    const lr__term *terms = linear->terms;
+    if (linear->term_count < 1 || linear->term_count > 2 || !is_chain_of(&terms[0], picked, 2))
+        return 0;
+    int64_t rank = terms[0].ops[1].out;
+    if (linear->term_count == 1) return rank == linear->out;
+    return is_chain_of(&terms[1], mixed, 3) && terms[1].ops[2].param == terms[0].ops[1].param &&
+           terms[1].ops[1].out == linear->out - rank;
+}
+
 int32_t lr_linear_kind(const lr_linear *linear) {
+    static const int32_t factors[] = {LR__OP_MATRIX, LR__OP_MATRIX};
     if (is_one_matrix(linear)) return LR_LINEAR_DENSE;
-    const lr__term *term = linear->terms;
-    if (linear->term_count == 1 && term->scale == 1.0f && term->count == 2 &&
-        term->ops[0].kind == LR__OP_MATRIX && term->ops[1].kind == LR__OP_MATRIX)
+    if (linear->term_count == 1 && is_chain_of(linear->terms, factors, 2))
         return LR_LINEAR_LOW_RANK;
-    return LR_LINEAR_CHAIN;
+    return is_pivot_form(linear) ? LR_LINEAR_PIVOT : LR_LINEAR_CHAIN;
+}
+
+static int64_t least_size(const lr__term *term) {
+    int64_t least = term->ops[0].out;
+    for (int32_t i = 0; i < term->count; i++)
+        if (term->ops[i].in < least) least = term->ops[i].in;
+    return least;
+}
+
+/* The first term that begins, next to x, with the same operator. */
+static int32_t first_of_tail(const lr_linear *linear, int32_t term) {
+    const lr__op *tail = &linear->terms[term].ops[linear->terms[term].count - 1];
+    for (int32_t t = 0; t < term; t++) {
+        const lr__op *op = &linear->terms[t].ops[linear->terms[t].count - 1];
+        if (op->param == tail->param && op->index == tail->index) return t;
+    }
+    return term;
+}
+
+/* Ranks of sums add, but terms that share the operator next to x span no more than it gives. */
+static int64_t rank_allowed(const lr_linear *linear) {
+    int64_t sum = 0, most = linear->out < linear->in ? linear->out : linear->in;
+    for (int32_t t = 0; t < linear->term_count; t++) {
+        int64_t together = 0;
+        if (first_of_tail(linear, t) != t) continue;
+        for (int32_t u = t; u < linear->term_count; u++)
+            if (first_of_tail(linear, u) == t) together += least_size(&linear->terms[u]);
+        int64_t given = linear->terms[t].ops[linear->terms[t].count - 1].out;
+        sum += together < given ? together : given;
+    }
+    return sum < most ? sum : most;
 }
 
 int64_t lr_linear_rank(const lr_linear *linear) {
     switch (lr_linear_kind(linear)) {
     case LR_LINEAR_DENSE: return linear->out < linear->in ? linear->out : linear->in;
-    case LR_LINEAR_LOW_RANK: return linear->terms[0].ops[1].out;
-    default: return 0;
+    case LR_LINEAR_LOW_RANK:
+    case LR_LINEAR_PIVOT: return linear->terms[0].ops[1].out;
+    default: return rank_allowed(linear);
     }
 }
 

@@ -61,11 +61,14 @@ static void teardown(void) {
     scratch_remove();
 }
 
+static const char *storage = "two-factor";
+
 static lr_plan *plan_of(const char *ranks) {
     lr_plan *plan;
     lr_plan_opts opts;
     lr_plan_opts_init(&opts, sizeof opts);
     opts.ranks = ranks;
+    opts.storage = storage;
     CHECK_OK(lr_plan_new(&plan, model, &opts));
     return plan;
 }
@@ -206,7 +209,12 @@ static void check_method(int method) {
         CHECK_NEAR(loss_of(copy, c, method), event->predicted, 1e-5 * total);
         free(squares);
         lr_linear *linear = module_of(copy, all.names[e]);
-        ck_assert_int_eq(lr_linear_kind(linear), LR_LINEAR_LOW_RANK);
+        int is_pivot = !strcmp(storage, "pivot") && event->rank * event->rank > c->out;
+        ck_assert_int_eq(lr_linear_kind(linear), is_pivot ? LR_LINEAR_PIVOT : LR_LINEAR_LOW_RANK);
+        ck_assert_str_eq(event->storage, is_pivot ? "pivot" : "two-factor");
+        ck_assert_double_le(event->largest_mix, 2 + 1e-9);
+        ck_assert_int_eq(event->largest_mix > 0, is_pivot);
+        ck_assert_int_eq(event->sharers, 1);
         ck_assert_int_eq(lr_linear_rank(linear), event->rank);
         lr_linear_free(linear);
     }
@@ -215,7 +223,9 @@ static void check_method(int method) {
 }
 
 START_TEST(test_losses) {
-    open_named(models[_i / METHODS]);
+    int which = _i / METHODS;
+    open_named(models[which % MODELS]);
+    storage = which < MODELS ? "two-factor" : "pivot";
     check_method(_i % METHODS);
 }
 END_TEST
@@ -560,7 +570,7 @@ Suite *compress_suite(void) {
     Suite *suite = suite_create("compress");
     TCase *tests = tcase_create("compress");
     tcase_add_checked_fixture(tests, setup, teardown);
-    tcase_add_loop_test(tests, test_losses, 0, MODELS * METHODS);
+    tcase_add_loop_test(tests, test_losses, 0, (MODELS + 1) * METHODS);
     tcase_add_test(tests, test_same_optimum);
     tcase_add_loop_test(tests, test_afm, 0, MODELS);
     tcase_add_test(tests, test_afm_in_a_session);

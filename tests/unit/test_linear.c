@@ -164,7 +164,7 @@ START_TEST(test_terms_and_bias) {
         check_rows(linear, y, wanted, TOKENS, OUT, "terms");
     }
     ck_assert_int_eq(lr_linear_kind(linear), LR_LINEAR_CHAIN);
-    ck_assert_int_eq(lr_linear_rank(linear), 0);
+    ck_assert_int_eq(lr_linear_rank(linear), IN);
     ck_assert_int_eq(lr_linear_param_count(linear), OUT * IN + 5 * (OUT + IN));
     lr_linear_free(linear);
     drop_ops(dense, 1);

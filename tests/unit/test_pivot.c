@@ -121,8 +121,9 @@ static lr_model *compressed(const lr_model *model, const char *storage, const ch
 /* The same ranks in both storages are the same function, with fewer parameters. */
 static void check_model(const char *name, const char *method) {
     lr_model *model = golden_open(name);
-    lr_model *factors = compressed(model, "two-factor", "{\"*\": 3}", method);
-    lr_model *pivots = compressed(model, "pivot", "{\"*\": 3}", method);
+    static const char ranks[] = "{\"*\": 4, \"{q,o,down}_proj\": 8}";
+    lr_model *factors = compressed(model, "two-factor", ranks, method);
+    lr_model *pivots = compressed(model, "pivot", ranks, method);
     int32_t count = 24, vocabulary = tiny_vocabulary(model);
     for (int32_t kind = 0; kind < 2; kind++) {
         float *a = tiny_logits(factors, kind, 2, count), *b = tiny_logits(pivots, kind, 2, count);
@@ -130,8 +131,21 @@ static void check_model(const char *name, const char *method) {
         free(a);
         free(b);
     }
-    int64_t modules = lr_model_linear_count(model) - 1;
-    ck_assert_int_eq(parameters_of(factors) - parameters_of(pivots), modules * 3 * 3);
+    int64_t saved = 0;
+    int32_t of_kind[4] = {0};
+    for (int32_t i = 0; i + 1 < lr_model_linear_count(model); i++) {
+        lr_linear *linear;
+        CHECK_OK(lr_model_linear(pivots, i, &linear));
+        int64_t rank = lr_linear_rank(linear), out = lr_linear_out(linear);
+        int is_pivot =
+            rank * rank > out || (lr_linear_in(linear) - 1) * (lr_linear_in(linear) - 1) <= 4 * out;
+        ck_assert_int_eq(lr_linear_kind(linear), is_pivot ? LR_LINEAR_PIVOT : LR_LINEAR_LOW_RANK);
+        saved += is_pivot ? rank * rank : 0;
+        of_kind[lr_linear_kind(linear)]++;
+        lr_linear_free(linear);
+    }
+    ck_assert_int_gt(of_kind[LR_LINEAR_PIVOT], 0);
+    ck_assert_int_eq(parameters_of(factors) - parameters_of(pivots), saved);
     lr_model_free(pivots);
     lr_model_free(factors);
     lr_model_free(model);
@@ -160,6 +174,7 @@ START_TEST(plan_counts_what_pivots_cost) {
         int64_t r = lr_plan_rank(plan, i);
         CHECK_OK(lr_model_find_linear(model, lr_plan_module(plan, i), &linear));
         int64_t m = lr_linear_out(linear), n = lr_linear_in(linear);
+        ck_assert(!r || r * r > m);
         sum += r ? r * (m + n - r) : m * n;
         if (r) ck_assert_int_gt((r + 1) * (m + n - r - 1) - r * (m + n - r), spare);
         lr_linear_free(linear);
@@ -176,7 +191,7 @@ END_TEST
 
 START_TEST(survives_saving) {
     lr_model *model = golden_open("llama-tied"), *again;
-    lr_model *pivots = compressed(model, "pivot", "{\"*\": 3}", "pca");
+    lr_model *pivots = compressed(model, "pivot", "{\"*\": 9, \"v_proj\": 18}", "pca");
     lr_save_opts opts;
     lr_save_opts_init(&opts, sizeof opts);
     opts.dtype = LR_F32;
