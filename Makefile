@@ -113,7 +113,7 @@ check: all $(B)/tests/unit-tests check-abi check-tree check-install
 	@$(MAKE) --no-print-directory unit
 
 unit: $(B)/tests/unit-tests
-	@LR_GOLDEN=tests/golden $(B)/tests/unit-tests
+	@CK_TIMEOUT_MULTIPLIER=$${CK_TIMEOUT_MULTIPLIER:-10} LR_GOLDEN=tests/golden $(B)/tests/unit-tests
 
 check-abi: $(shared)
 	tests/abi.sh $(shared)
@@ -163,7 +163,7 @@ docs:
 	doxygen docs/Doxyfile
 
 # What `make`, `make check` and `make quickstart` need, on Debian and its descendants.
-packages := gcc g++ libc6-dev make pkg-config libopenblas-pthread-dev libdnnl2 libjansson-dev libpcre2-dev \
+packages := gcc g++ libc6-dev make pkg-config libopenblas-pthread-dev libjansson-dev libpcre2-dev \
     libutf8proc-dev libxxhash-dev check python3 python3-pip
 deps:
 	@missing=; for p in $(packages); do \

@@ -71,7 +71,7 @@ LR_API const char *lr_version_string(void);
 
 /**
  * What this build is made of and what it found on this machine, as one JSON object: `version`,
- * `compiler`, `blas`, `onednn` (its version, or none), `isa` (the instruction level in use).
+ * `compiler`, `blas`, `isa` (the instruction level in use).
  * @return borrowed, lives as long as the library
  */
 LR_API const char *lr_build_info(void);

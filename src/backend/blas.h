@@ -19,10 +19,7 @@ const char *lr__blas_build(void);
 /* Version and kernel, "OpenBLAS 0.3.21 ... SkylakeX MAX_THREADS=64". */
 const char *lr__blas_config(void);
 
-/* Y[m, n] = alpha X[m, k] W[n, k]' + beta Y, row-major, as one call. */
-void lr__blas_nt(int64_t m, int64_t n, int64_t k, float alpha, const float *x, int64_t ldx,
-                 const float *w, int64_t ldw, float beta, float *y, int64_t ldy);
-/* Y[m, n] += X[m, k] W[k, n], the same. */
+/* Y[m, n] += X[m, k] W[k, n], row-major, as one call. */
 void lr__blas_nn(int64_t m, int64_t n, int64_t k, const float *x, int64_t ldx, const float *w,
                  int64_t ldw, float *y, int64_t ldy);
 

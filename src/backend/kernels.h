@@ -35,6 +35,21 @@ typedef struct lr__attend_task {
 #define LR__ATTEND_SCRATCH(queries, first) \
     (((queries) < LR__ATTEND_QUERIES ? (queries) : LR__ATTEND_QUERIES) * ((first) + (queries)))
 
+/* A product with a packed right side: y = x B, or added to y. B [depth, cols] lies in panels of
+ * `panel_columns` columns, one behind the other, each [depth, panel_columns] row-major; the last
+ * one is as wide in memory, whatever of it is in use. */
+typedef struct lr__panel_task {
+    int64_t rows;
+    int64_t cols;
+    int64_t depth;
+    const float *x; /* [rows][depth], rows ldx apart */
+    int64_t ldx;
+    const float *panels;
+    float *y; /* [rows][cols], rows ldy apart */
+    int64_t ldy;
+    int add;
+} lr__panel_task;
+
 typedef struct lr__kernels {
     const char *name; /* "c", "avx2", "avx512" */
 
@@ -50,6 +65,13 @@ typedef struct lr__kernels {
      * i < k. Row-invariant: the bits of y[r][o] depend on x[r], w[o] and k alone. */
     void (*dot_tile)(int64_t rows, int64_t outs, int64_t k, const float *x, int64_t ldx,
                      const float *w, int64_t ldw, float *y, int64_t ldy);
+
+    /* Many rows against weights in panels, few enough that the second-level cache holds them.
+     * Row-invariant too, by sums that run up the depth: other bits than dot_tile's. */
+    void (*multiply_panels)(const lr__panel_task *task);
+    /* Panels of W' for W [cols][depth], rows ldw apart: what multiply_panels reads as B. */
+    void (*pack)(int64_t cols, int64_t depth, const float *w, int64_t ldw, float *panels);
+    int64_t panel_columns;
 
     /* y = x * weight / sqrt(mean(x^2) + epsilon); sum of squares in binary64. x and y may be the
      * same array. */

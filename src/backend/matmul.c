@@ -1,21 +1,23 @@
 /*
- * Matrix products over stored weights. The row-invariant form gives each thread a block of outputs
- * and runs all rows over it; the batch form widens a panel of outputs once and hands tiles of it
- * to the library's GEMM. Tiles follow docs/threads.md and depend on sizes and thread count only.
+ * Matrix products over stored weights. The dot form gives each thread a block of outputs and runs
+ * all rows over it: few rows, as in decoding. The batch form widens and packs a slab of outputs
+ * once and runs tiles of rows over it: many rows, as in evaluation and training. In both the bits
+ * of a row depend on that row alone; tiles follow docs/threads.md.
  */
 #include "backend/matmul.h"
 
-#include "backend/blas.h"
 #include "tensor/dtype.h"
 
+#include <string.h>
+
 enum {
-    ROW_OUTS = 32,     /* outputs of one item of the row-invariant form */
-    ROW_TOKENS = 64,   /* rows that share a widened block while it is in the cache */
-    PANEL_OUTS = 1536, /* outputs of one panel of the batch form */
-    HEAD_OUTS = 1024,  /* the same where more panels than one are needed */
-    MOST_TILE_TOKENS = 1024,
-    LEAST_TILE_TOKENS = 128,
-    LEAST_TILE_OUTS = 192
+    BLOCK_OUTS = 32,  /* outputs of one item of the dot form */
+    BLOCK_ROWS = 64,  /* rows that share a widened block while it is in the cache */
+    PACK_OUTS = 64,   /* outputs of one item of packing; whole panels at every level */
+    SLAB_OUTS = 1536, /* outputs packed at once */
+    TILE_ROWS = 516,  /* whole strips of six */
+    LEAST_TILE_ROWS = 96,
+    TILE_NUMBERS = 1 << 17 /* packed weights of a tile: half a second-level cache of 1 MiB */
 };
 
 static size_t row_bytes(const lr__matrix *w) { return lr__dtype_bytes(w->dtype, w->cols); }
@@ -56,19 +58,39 @@ void lr__matrix_widen(const lr__kernels *kernels, const lr__matrix *w, int64_t r
 typedef struct job {
     const lr__matmul *m;
     const lr__kernels *kernels;
-    float *scratch; /* row form: [threads][ROW_OUTS * (in + ROW_TOKENS)]; batch form: the panel */
-    int64_t panel, panel_outs, tile_tokens, tile_outs, tiles_across;
+    float *scratch; /* for each thread: a block of widened weights and, in the dot form, a tile */
+    size_t scratch_each;
+    float *slab; /* [slab_outs, in] in panels */
+    int64_t first, slab_outs, tile_rows, tile_outs, tiles_across;
 } job;
+
+static int is_as_stored(const lr__matmul *m) { return m->w->dtype == LR_F32 && !m->take; }
 
 static const float *stored_floats(const lr__matmul *m, int64_t row) {
     return (const float *)m->w->data + row * m->w->cols;
+}
+
+/* Outputs [out, out + outs) of the matrix as binary32, rows m->in apart. */
+static void widen_outputs(const job *j, int64_t out, int64_t outs, float *block) {
+    const lr__matmul *m = j->m;
+    if (!m->take) {
+        lr__matrix_widen(j->kernels, m->w, out, outs, m->in, block, m->in);
+        return;
+    }
+    for (int64_t o = 0; o < outs; o++) {
+        int64_t row = m->take[out + o];
+        if (row < m->take_limit)
+            lr__matrix_widen(j->kernels, m->w, row, 1, m->in, block + o * m->in, m->in);
+        else
+            memset(block + o * m->in, 0, (size_t)m->in * sizeof *block);
+    }
 }
 
 static void store_tile(const lr__matmul *m, int64_t token, int64_t tokens, int64_t out,
                        int64_t outs, const float *tile) {
     for (int64_t t = 0; t < tokens; t++) {
         float *y = m->y + (token + t) * m->ldy + out;
-        const float *from = tile + t * ROW_OUTS;
+        const float *from = tile + t * BLOCK_OUTS;
         if (m->accumulate)
             for (int64_t o = 0; o < outs; o++) y[o] += m->scale * from[o];
         else
@@ -76,106 +98,114 @@ static void store_tile(const lr__matmul *m, int64_t token, int64_t tokens, int64
     }
 }
 
-static void run_row_item(void *work, int64_t index, int32_t thread) {
+static void dot_item(void *work, int64_t index, int32_t thread) {
     const job *j = work;
     const lr__matmul *m = j->m;
-    int64_t out = index * ROW_OUTS;
-    int64_t outs = m->out - out < ROW_OUTS ? m->out - out : ROW_OUTS;
-    float *tile = j->scratch + (int64_t)thread * ROW_OUTS * (m->in + ROW_TOKENS);
-    float *block = tile + ROW_OUTS * ROW_TOKENS;
+    int64_t out = index * BLOCK_OUTS;
+    int64_t outs = m->out - out < BLOCK_OUTS ? m->out - out : BLOCK_OUTS;
+    float *tile = j->scratch + (size_t)thread * j->scratch_each;
+    float *block = tile + BLOCK_OUTS * BLOCK_ROWS;
     const float *w = block;
     int64_t ldw = m->in;
-    if (m->w->dtype == LR_F32) {
+    if (is_as_stored(m)) {
         w = stored_floats(m, out);
         ldw = m->w->cols;
     } else
-        lr__matrix_widen(j->kernels, m->w, out, outs, m->in, block, m->in);
+        widen_outputs(j, out, outs, block);
     if (m->scale == 1 && !m->accumulate) {
         j->kernels->dot_tile(m->tokens, outs, m->in, m->x, m->ldx, w, ldw, m->y + out, m->ldy);
         return;
     }
-    for (int64_t t = 0; t < m->tokens; t += ROW_TOKENS) {
-        int64_t tokens = m->tokens - t < ROW_TOKENS ? m->tokens - t : ROW_TOKENS;
+    for (int64_t t = 0; t < m->tokens; t += BLOCK_ROWS) {
+        int64_t tokens = m->tokens - t < BLOCK_ROWS ? m->tokens - t : BLOCK_ROWS;
         j->kernels->dot_tile(tokens, outs, m->in, m->x + t * m->ldx, m->ldx, w, ldw, tile,
-                             ROW_OUTS);
+                             BLOCK_OUTS);
         store_tile(m, t, tokens, out, outs, tile);
     }
 }
 
-static lr_status run_rows(const lr__device *device, lr__arena *arena, const lr__matmul *m) {
+static lr_status take_scratch(job *j, const lr__device *device, lr__arena *arena, size_t each) {
+    j->scratch_each = each;
+    return lr__arena_take(arena, &j->scratch, each * (size_t)lr__pool_threads(device->pool),
+                          sizeof(float));
+}
+
+static lr_status run_dots(const lr__device *device, lr__arena *arena, const lr__matmul *m) {
     job j = {.m = m, .kernels = device->kernels};
-    size_t each = ROW_OUTS * (size_t)(m->in + ROW_TOKENS);
-    lr_status status = lr__arena_take(arena, &j.scratch,
-                                      each * (size_t)lr__pool_threads(device->pool), sizeof(float));
+    lr_status status = take_scratch(&j, device, arena, BLOCK_OUTS * (size_t)(m->in + BLOCK_ROWS));
     if (status < 0) return status;
-    lr__pool_run(device->pool, (m->out + ROW_OUTS - 1) / ROW_OUTS, run_row_item, &j);
+    lr__pool_run(device->pool, (m->out + BLOCK_OUTS - 1) / BLOCK_OUTS, dot_item, &j);
     return LR_OK;
 }
 
-static void widen_item(void *work, int64_t index, int32_t thread) {
-    (void)thread;
+static void pack_item(void *work, int64_t index, int32_t thread) {
     const job *j = work;
-    int64_t row = index * ROW_OUTS;
-    int64_t rows = j->panel_outs - row < ROW_OUTS ? j->panel_outs - row : ROW_OUTS;
-    lr__matrix_widen(j->kernels, j->m->w, j->panel + row, rows, j->m->in,
-                     j->scratch + row * j->m->in, j->m->in);
+    const lr__matmul *m = j->m;
+    int64_t out = index * PACK_OUTS;
+    int64_t outs = j->slab_outs - out < PACK_OUTS ? j->slab_outs - out : PACK_OUTS;
+    float *panels = j->slab + out * m->in;
+    if (is_as_stored(m) && m->scale == 1) {
+        j->kernels->pack(outs, m->in, stored_floats(m, j->first + out), m->w->cols, panels);
+        return;
+    }
+    float *block = j->scratch + (size_t)thread * j->scratch_each;
+    widen_outputs(j, j->first + out, outs, block);
+    if (m->scale != 1) j->kernels->scale(outs * m->in, m->scale, block, block);
+    j->kernels->pack(outs, m->in, block, m->in, panels);
 }
 
-static void gemm_item(void *work, int64_t index, int32_t thread) {
+static void batch_item(void *work, int64_t index, int32_t thread) {
     (void)thread;
     const job *j = work;
     const lr__matmul *m = j->m;
-    int64_t t = index / j->tiles_across * j->tile_tokens;
+    int64_t t = index / j->tiles_across * j->tile_rows;
     int64_t o = index % j->tiles_across * j->tile_outs;
-    int64_t tokens = m->tokens - t < j->tile_tokens ? m->tokens - t : j->tile_tokens;
-    int64_t outs = j->panel_outs - o < j->tile_outs ? j->panel_outs - o : j->tile_outs;
-    int is_stored = m->w->dtype == LR_F32;
-    const float *w = is_stored ? stored_floats(m, j->panel + o) : j->scratch + o * m->in;
-    lr__blas_nt(tokens, outs, m->in, m->scale, m->x + t * m->ldx, m->ldx, w,
-                is_stored ? m->w->cols : m->in, m->accumulate ? 1.0f : 0.0f,
-                m->y + t * m->ldy + j->panel + o, m->ldy);
+    lr__panel_task task = {
+        .rows = m->tokens - t < j->tile_rows ? m->tokens - t : j->tile_rows,
+        .cols = j->slab_outs - o < j->tile_outs ? j->slab_outs - o : j->tile_outs,
+        .depth = m->in,
+        .x = m->x + t * m->ldx,
+        .ldx = m->ldx,
+        .panels = j->slab + o * m->in,
+        .y = m->y + t * m->ldy + j->first + o,
+        .ldy = m->ldy,
+        .add = m->accumulate};
+    j->kernels->multiply_panels(&task);
 }
 
 static int64_t pieces(int64_t whole, int64_t piece) { return (whole + piece - 1) / piece; }
 
-/* Tall tiles, because each packs its part of W anew, but two for each thread where there are rows
- * enough, so that the slower core does not set the time. */
+/* Rows by even parts, two for each thread where there are enough; outputs by what the cache holds,
+ * which leaves so many tiles that the slower core does not set the time. */
 static void choose_tiles(job *j, int64_t threads) {
-    int64_t tokens = j->m->tokens, wanted = threads == 1 ? 1 : 2 * threads;
-    j->tile_tokens = pieces(tokens, wanted);
-    if (j->tile_tokens < LEAST_TILE_TOKENS) j->tile_tokens = LEAST_TILE_TOKENS;
-    if (j->tile_tokens > MOST_TILE_TOKENS) j->tile_tokens = MOST_TILE_TOKENS;
-    j->tile_outs = j->panel_outs;
-    while (pieces(tokens, j->tile_tokens) * pieces(j->panel_outs, j->tile_outs) < wanted &&
-           j->tile_outs / 2 >= LEAST_TILE_OUTS)
-        j->tile_outs = (j->tile_outs + 1) / 2;
-    j->tiles_across = pieces(j->panel_outs, j->tile_outs);
+    int64_t tokens = j->m->tokens, parts = pieces(tokens, TILE_ROWS);
+    while (parts < 2 * threads && pieces(tokens, parts + 1) >= LEAST_TILE_ROWS) parts++;
+    j->tile_rows = pieces(pieces(tokens, parts), 6) * 6;
+    j->tile_outs = TILE_NUMBERS / (j->m->in + 1) / PACK_OUTS * PACK_OUTS;
+    if (j->tile_outs < PACK_OUTS) j->tile_outs = PACK_OUTS;
+    j->tiles_across = pieces(j->slab_outs, j->tile_outs);
 }
 
 static lr_status run_batch(const lr__device *device, lr__arena *arena, const lr__matmul *m) {
     job j = {.m = m, .kernels = device->kernels};
-    int64_t step = m->out <= PANEL_OUTS ? PANEL_OUTS : HEAD_OUTS;
-    if (m->w->dtype != LR_F32) {
-        size_t outs = (size_t)(m->out < step ? m->out : step);
-        lr_status status = lr__arena_take(arena, &j.scratch, outs * (size_t)m->in, sizeof(float));
-        if (status < 0) return status;
-    }
-    lr__blas_enter();
-    for (j.panel = 0; j.panel < m->out; j.panel += step) {
-        j.panel_outs = m->out - j.panel < step ? m->out - j.panel : step;
+    int64_t outs = pieces(m->out < SLAB_OUTS ? m->out : SLAB_OUTS, PACK_OUTS) * PACK_OUTS;
+    lr_status status = lr__arena_take(arena, &j.slab, (size_t)(outs * m->in), sizeof(float));
+    if (status >= 0 && !(is_as_stored(m) && m->scale == 1))
+        status = take_scratch(&j, device, arena, PACK_OUTS * (size_t)m->in);
+    if (status < 0) return status;
+    for (j.first = 0; j.first < m->out; j.first += SLAB_OUTS) {
+        j.slab_outs = m->out - j.first < SLAB_OUTS ? m->out - j.first : SLAB_OUTS;
         choose_tiles(&j, lr__pool_threads(device->pool));
-        if (j.scratch) lr__pool_run(device->pool, pieces(j.panel_outs, ROW_OUTS), widen_item, &j);
-        lr__pool_run(device->pool, pieces(m->tokens, j.tile_tokens) * j.tiles_across, gemm_item,
-                     &j);
+        lr__pool_run(device->pool, pieces(j.slab_outs, PACK_OUTS), pack_item, &j);
+        lr__pool_run(device->pool, pieces(m->tokens, j.tile_rows) * j.tiles_across, batch_item, &j);
     }
-    lr__blas_leave();
     return LR_OK;
 }
 
 lr_status lr__matmul_run(const lr__device *device, lr__arena *arena, const lr__matmul *m) {
     if (m->out <= 0 || m->tokens <= 0) return LR_OK;
     lr__arena_mark mark = lr__arena_here(arena);
-    lr_status status = m->batch ? run_batch(device, arena, m) : run_rows(device, arena, m);
+    lr_status status = m->batch ? run_batch(device, arena, m) : run_dots(device, arena, m);
     lr__arena_release(arena, mark);
     return status;
 }

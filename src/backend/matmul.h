@@ -22,7 +22,9 @@ void lr__matrix_widen(const lr__kernels *kernels, const lr__matrix *w, int64_t r
 
 typedef struct lr__matmul {
     const lr__matrix *w;
-    int64_t out, in; /* extents in use: the leading part of w */
+    int64_t out, in;     /* extents in use: the leading part of w */
+    const int32_t *take; /* rows of w that make the outputs; NULL: the first `out` */
+    int64_t take_limit;  /* rows from here on count as zeros */
     int64_t tokens;
     const float *x; /* [tokens, in], step ldx */
     int64_t ldx;
@@ -30,7 +32,7 @@ typedef struct lr__matmul {
     int64_t ldy;
     float scale;
     int32_t accumulate; /* adds to y */
-    int32_t batch;      /* library GEMM; else the row-invariant kernel */
+    int32_t batch;      /* packed panels, for many rows; else dot products over w as it lies */
 } lr__matmul;
 
 lr_status lr__matmul_run(const lr__device *device, lr__arena *arena, const lr__matmul *m);

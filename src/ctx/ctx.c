@@ -2,7 +2,6 @@
 #include "ctx/ctx.h"
 
 #include "backend/blas.h"
-#include "backend/onednn.h"
 #include "base/mem.h"
 #include "base/opts.h"
 
@@ -34,9 +33,9 @@ static char build_info[512];
 static void describe_build(void) {
     snprintf(build_info, sizeof build_info,
              "{\"version\": \"%s\", \"compiler\": \"%s\", \"blas\": \"%s (%s)\", "
-             "\"onednn\": \"%s\", \"isa\": \"%s\"}",
+             "\"isa\": \"%s\"}",
              lr_version_string(), COMPILER, lr__blas_config(), lr__blas_build(),
-             lr__onednn_version(), lr__kernels_best()->name);
+             lr__kernels_best()->name);
 }
 
 const char *lr_build_info(void) {

@@ -11,10 +11,11 @@ enum { NODES_MOST = 64 };
 
 typedef struct node {
     const lr__op *op;
-    int32_t parent;  /* index of the node whose value it reads; -1: the input */
-    int64_t out, in; /* extents in use */
-    float *value;    /* [tokens, out]; NULL until needed */
-    int32_t uses;    /* nodes and terms that read the value */
+    int32_t parent;      /* index of the node whose value it reads; -1: the input */
+    int64_t out, in;     /* extents in use */
+    float *value;        /* [tokens, out]; NULL until needed */
+    int32_t uses;        /* nodes and terms that read the value */
+    int32_t is_absorbed; /* a gather of its rows, its only reader, computes it */
 } node;
 
 typedef struct forest {
@@ -77,17 +78,24 @@ static const float *input_of(const forest *f, const node *n, int64_t *step) {
     return f->nodes[n->parent].value;
 }
 
+/* The matrix of node n; or, where n is a gather of one, that matrix with its rows in the order of
+ * the gather, which costs nothing while the rows are widened. */
 static lr_status run_matrix(const forest *f, const node *n, float *y, int64_t ldy, float scale,
                             int32_t accumulate) {
-    lr__matmul m = {.w = &n->op->param->matrix,
-                    .out = n->out,
-                    .in = n->in,
+    lr__matmul m = {.out = n->out,
                     .tokens = f->tokens,
                     .y = y,
                     .ldy = ldy,
                     .scale = scale,
                     .accumulate = accumulate,
                     .batch = f->e->batch};
+    if (n->op->kind == LR__OP_GATHER) {
+        m.take = n->op->index->values;
+        m.take_limit = n->in;
+        n = &f->nodes[n->parent];
+    }
+    m.w = &n->op->param->matrix;
+    m.in = n->in;
     m.x = input_of(f, n, &m.ldx);
     return lr__matmul_run(f->e->device, f->e->arena, &m);
 }
@@ -144,15 +152,27 @@ static lr_status run_map(const forest *f, const node *n, float *y, int64_t ldy, 
 
 static lr_status run_node(const forest *f, const node *n, float *y, int64_t ldy, float scale,
                           int32_t accumulate) {
-    return n->op->kind == LR__OP_MATRIX ? run_matrix(f, n, y, ldy, scale, accumulate)
-                                        : run_map(f, n, y, ldy, scale, accumulate);
+    int is_product =
+        n->op->kind == LR__OP_MATRIX || (n->parent >= 0 && f->nodes[n->parent].is_absorbed);
+    return is_product ? run_matrix(f, n, y, ldy, scale, accumulate)
+                      : run_map(f, n, y, ldy, scale, accumulate);
+}
+
+static void absorb_gathered(forest *f, const int32_t *is_end) {
+    for (int32_t i = 0; i < f->count; i++) {
+        const node *n = &f->nodes[i];
+        if (n->op->kind != LR__OP_GATHER || n->parent < 0) continue;
+        node *matrix = &f->nodes[n->parent];
+        matrix->is_absorbed =
+            matrix->op->kind == LR__OP_MATRIX && matrix->uses == 1 && !is_end[n->parent];
+    }
 }
 
 /* Values that more than the one term at the chain's end reads, and all that lead there. */
 static lr_status compute_inner_nodes(forest *f, const int32_t *is_end) {
     for (int32_t i = 0; i < f->count; i++) {
         node *n = &f->nodes[i];
-        if (is_end[i] && n->uses == 1) continue;
+        if (n->is_absorbed || (is_end[i] && n->uses == 1)) continue;
         lr_status status =
             lr__arena_take(f->e->arena, &n->value, (size_t)(f->tokens * n->out), sizeof(float));
         if (status >= 0) status = run_node(f, n, n->value, n->out, 1, 0);
@@ -228,6 +248,7 @@ lr_status lr__linear_forward(const lr__evaluation *e, const lr_linear *const *mo
     int64_t outs[LR__GROUP_MOST] = {0}; /* extent written so far; 0: nothing yet */
     lr__arena_mark mark = lr__arena_here(e->arena);
     LR_TRY(collect_sinks(&f, modules, count, sinks, &sink_count, is_end));
+    absorb_gathered(&f, is_end);
     LR_TRY(compute_inner_nodes(&f, is_end));
     for (int32_t i = 0; i < sink_count; i++) {
         int32_t m = sinks[i].module;

@@ -155,6 +155,26 @@ static void dot_tile(int64_t rows, int64_t outs, int64_t k, const float *x, int6
         for (int64_t o = 0; o < outs; o++) y[r * ldy + o] = dot(k, x + r * ldx, w + o * ldw);
 }
 
+enum { PANEL = 16 };
+
+static void multiply_panels(const lr__panel_task *task) {
+    for (int64_t r = 0; r < task->rows; r++)
+        for (int64_t c = 0; c < task->cols; c++) {
+            const float *x = task->x + r * task->ldx;
+            const float *w = task->panels + c / PANEL * PANEL * task->depth + c % PANEL;
+            float *y = task->y + r * task->ldy + c;
+            float sum = task->add ? *y : 0;
+            for (int64_t i = 0; i < task->depth; i++) sum += x[i] * w[i * PANEL];
+            *y = sum;
+        }
+}
+
+static void pack(int64_t cols, int64_t depth, const float *w, int64_t ldw, float *panels) {
+    for (int64_t c = 0; c < cols; c++)
+        for (int64_t i = 0; i < depth; i++)
+            panels[c / PANEL * PANEL * depth + i * PANEL + c % PANEL] = w[c * ldw + i];
+}
+
 static void rmsnorm(int64_t n, const float *x, const float *weight, float epsilon, float *y) {
     double sum = 0;
     for (int64_t i = 0; i < n; i++) sum += (double)x[i] * x[i];
@@ -233,6 +253,9 @@ void lr__kernels_fill_c(lr__kernels *table) {
                            .widen = lr__widen_c,
                            .narrow = lr__narrow_c,
                            .dot_tile = dot_tile,
+                           .multiply_panels = multiply_panels,
+                           .pack = pack,
+                           .panel_columns = PANEL,
                            .rmsnorm = rmsnorm,
                            .rope = rope,
                            .swiglu = swiglu,

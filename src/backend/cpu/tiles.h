@@ -29,9 +29,22 @@ void lr__dot_rows(const lr__dot_strip *strips, int64_t most, int64_t rows, int64
                   const float *x, int64_t ldx, const float *w, int64_t ldw, float *y, int64_t ldy);
 void lr__mix_rows(const lr__mix_strip *strips, int64_t most, const lr__mix_task *task);
 
+/* The tiles of a level: strips[R] takes R rows, up to `most`. */
+extern const lr__mix_strip lr__mix_strips_avx2[];
+extern const lr__mix_strip lr__mix_strips_avx512[];
+enum { LR__MIX_MOST = 6 };
+
+/* lr__kernels.multiply_panels by these tiles, with panels of `width` columns. */
+void lr__mix_panels(const lr__mix_strip *strips, int64_t most, int64_t width,
+                    const lr__panel_task *task);
+
 /* dst[c][r] = src[r][c] for r < rows, c < cols. */
 typedef void (*lr__transpose_fn)(int64_t rows, int64_t cols, const float *src, int64_t lds,
                                  float *dst, int64_t ldd);
+
+/* lr__kernels.pack by this transpose. */
+void lr__pack_panels(lr__transpose_fn transpose, int64_t width, int64_t cols, int64_t depth,
+                     const float *w, int64_t ldw, float *panels);
 
 /* What attention is made of at one level: the slots filled so far, and its own tiles. */
 typedef struct lr__attend_parts {
