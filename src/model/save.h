@@ -55,8 +55,15 @@ lr_status lr__save_base(lr_linear **out, const lr_linear *linear);
  * config.json's "modules" that names them. `densify` multiplies the chains out. */
 lr_status lr__outgoing_linear(json_t **structure, lr__outgoing_list *list, const lr_linear *linear,
                               int densify);
-/* Writes items [first, first + count) as one safetensors file. LR_E_NUMERIC, the tensor named, for
- * a number that is not finite or that the type cannot hold. */
+/* Bytes and columns in the file. */
+size_t lr__outgoing_bytes(const lr__outgoing *item);
+int64_t lr__outgoing_cols(const lr__outgoing *item);
+/* Gives the bytes of items [first, first + count) to `put`, in pieces. LR_E_NUMERIC, the tensor
+ * named, for a number that is not finite or that the type cannot hold. */
+typedef lr_status (*lr__outgoing_put)(void *file, const void *data, size_t bytes);
+lr_status lr__outgoing_stream(const lr__outgoing_list *list, size_t first, size_t count,
+                              lr__outgoing_put put, void *file);
+/* Writes items [first, first + count) as one safetensors file. */
 lr_status lr__outgoing_write(const lr__outgoing_list *list, size_t first, size_t count,
                              const char *path, json_t *metadata);
 /* model.safetensors, or shards of at most `most` bytes (but for a larger tensor) with an index. */
