@@ -47,11 +47,11 @@ LR_API void lr_model_free(lr_model *model);
  *  is. @param out owned @param model copied in constant time */
 LR_API lr_status lr_model_clone(lr_model **out, const lr_model *model);
 
-/** How lr_model_save() writes. */
+/** How lr_model_save() and lr_model_save_gguf() write. */
 typedef struct lr_save_opts {
     size_t size;      /**< set by lr_save_opts_init() */
     int32_t dtype;    /**< LR_F32, LR_F16, LR_BF16 or LR_Q8_0 */
-    int32_t force;    /**< 1 replaces an existing folder */
+    int32_t force;    /**< 1 replaces what exists */
     int32_t densify;  /**< 1 multiplies factors out: a plain Llama that needs no custom code */
     int32_t reserved; /**< 0 */
 } lr_save_opts;
@@ -69,6 +69,24 @@ LR_API void lr_save_opts_init(lr_save_opts *opts, size_t size);
  * @return LR_E_EXISTS when the folder exists and force is 0
  */
 LR_API lr_status lr_model_save(const lr_model *model, const char *path, const lr_save_opts *opts);
+
+/**
+ * Saves one GGUF file of version 3, for llama.cpp and its relatives: weights, configuration, the
+ * tokenizer and the chat template. Llama and Mistral become architecture `llama`, with the rows of
+ * q and k in its order; Qwen2 and Qwen3 keep theirs. Matrices are written in the chosen type, in
+ * f16 where q8_0 is chosen and rows are no multiple of 32 numbers; vectors are always f32. GGUF
+ * has no place for a sliding window, so a model that uses one gets it as its context length. What
+ * a tokenizer of this version cannot be put into is left out with a warning. The numbers stream
+ * through; the file appears whole or not at all.
+ * @param model any; a factorised one only with `opts->densify`, as GGUF holds plain matrices
+ * @param path  of the file
+ * @param opts  NULL: defaults
+ * @return LR_E_EXISTS when the file exists and force is 0; LR_E_UNSUPPORTED, the reason said, for
+ *         what GGUF cannot hold: factors, biases beyond its architecture, unusual YaRN;
+ * LR_E_NUMERIC for a number that is not finite or that the type cannot hold
+ */
+LR_API lr_status lr_model_save_gguf(const lr_model *model, const char *path,
+                                    const lr_save_opts *opts);
 
 /** Sizes of a model; the library writes no further than `size`. */
 typedef struct lr_model_info {

@@ -31,6 +31,11 @@ static const cli_command commands[] = {
      "that this command and transformers load. Which directions matter is learnt from statistics: "
      "--stats, the given texts, or text that the model writes itself.",
      "lowrank compress model/ --keep 0.8 --text wiki.txt --out smaller/"},
+    {"convert", command_convert, "MODEL --out PATH [--dtype TYPE] [--densify] [options]",
+     "a model as a folder or a GGUF file, in another number type",
+     "Writes a model as a Hugging Face folder or as a GGUF file for llama.cpp and its relatives. A "
+     "factorised model stays factorised in a folder; GGUF has plain matrices only.",
+     "lowrank convert smaller/ --out smaller.gguf --dtype q8_0 --densify"},
     {"eval", command_eval, "MODEL --text FILE [--window N] [--reference MODEL] [options]",
      "perplexity, and the distance to another model",
      "Scores a text in consecutive windows and gives its perplexity. With a reference it also "

@@ -489,6 +489,14 @@ lr__text lr__gguf_next_text(const unsigned char **cursor) {
     return text;
 }
 
+size_t lr__gguf_value_bytes(const lr__gguf_value *value) {
+    int32_t type = value->type == LR__GGUF_ARRAY ? value->element_type : value->type;
+    const unsigned char *cursor = value->data;
+    if (type != LR__GGUF_STRING) return (size_t)value->count * scalar_bytes((uint32_t)type);
+    for (uint64_t i = 0; i < value->count; i++) lr__gguf_next_text(&cursor);
+    return (size_t)(cursor - value->data);
+}
+
 int64_t lr__gguf_element(const lr__gguf_value *value, uint64_t index) {
     int64_t element = 0;
     size_t bytes = scalar_bytes((uint32_t)value->element_type);

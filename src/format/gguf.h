@@ -60,6 +60,8 @@ lr_status lr__gguf_text(const lr__gguf *gguf, const char *key, lr__text *out);
 
 /* Walks an array of strings: start with *cursor = value->data, call value->count times. */
 lr__text lr__gguf_next_text(const unsigned char **cursor);
+/* From value->data to the value's end. */
+size_t lr__gguf_value_bytes(const lr__gguf_value *value);
 /* Element `index` of an array of integers or bools; 0 beyond its end and for other arrays. */
 int64_t lr__gguf_element(const lr__gguf_value *value, uint64_t index);
 

@@ -189,6 +189,8 @@ typedef struct lr__pipeline_name {
 
 /* LR_E_UNSUPPORTED, naming it, for a pipeline we do not know exactly. */
 lr_status lr__pipeline_named(const lr__pipeline_name **out, lr__text name);
+/* The known ones by index, of several names for one the usual first; NULL behind the last. */
+const lr__pipeline_name *lr__pipeline_known(size_t index);
 
 lr_status lr__regex_compile(pcre2_code **out, lr__text pattern, const char *where);
 void lr__regex_free(pcre2_code *regex);

@@ -46,6 +46,10 @@ static const lr__pipeline_name names[] = {
     {"qwen2", NFC, QWEN2_STEPS, 0, 0},
 };
 
+const lr__pipeline_name *lr__pipeline_known(size_t index) {
+    return index < sizeof names / sizeof *names ? &names[index] : NULL;
+}
+
 lr_status lr__pipeline_named(const lr__pipeline_name **out, lr__text name) {
     char known[160] = "";
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {

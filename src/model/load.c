@@ -1,5 +1,7 @@
 /* Opening: tensors of a folder or a GGUF become the parameters of a graph. */
 #include "format/safetensors.h"
+#include "model/gguf_layout.h"
+#include "model/gguf_rope.h"
 #include "model/graph.h"
 #include "model/structure.h"
 
@@ -18,36 +20,6 @@ typedef struct loader {
     lr__index *q_rows, *k_rows; /* GGUF: usual row -> stored row */
 } loader;
 
-/* "model.layers.3.mlp.up_proj" -> "blk.3.ffn_up"; other names are copied. */
-static void stored_module_name(const loader *l, const char *module, char *out) {
-    static const struct {
-        const char *usual, *gguf;
-    } parts[] = {{"self_attn.q_proj", "attn_q"},
-                 {"self_attn.k_proj", "attn_k"},
-                 {"self_attn.v_proj", "attn_v"},
-                 {"self_attn.o_proj", "attn_output"},
-                 {"mlp.gate_proj", "ffn_gate"},
-                 {"mlp.up_proj", "ffn_up"},
-                 {"mlp.down_proj", "ffn_down"},
-                 {"input_layernorm", "attn_norm"},
-                 {"post_attention_layernorm", "ffn_norm"},
-                 {"self_attn.q_norm", "attn_q_norm"},
-                 {"self_attn.k_norm", "attn_k_norm"}};
-    int layer, used = 0;
-    snprintf(out, NAME_SIZE, "%s", module);
-    if (!l->origin->gguf) return;
-    if (!strcmp(module, "model.embed_tokens"))
-        snprintf(out, NAME_SIZE, "token_embd");
-    else if (!strcmp(module, "model.norm"))
-        snprintf(out, NAME_SIZE, "output_norm");
-    else if (!strcmp(module, "lm_head"))
-        snprintf(out, NAME_SIZE, "output");
-    else if (sscanf(module, "model.layers.%d.%n", &layer, &used) == 1 && used)
-        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-            if (!strcmp(module + used, parts[i].usual))
-                snprintf(out, NAME_SIZE, "blk.%d.%s", layer, parts[i].gguf);
-}
-
 static lr_status check_gguf_type(const loader *l, const char *name) {
     const lr__stored *stored = l->origin->gguf ? lr__stored_find(l->list, name) : NULL;
     if (!stored || stored->dtype >= 0) return LR_OK;
@@ -63,7 +35,10 @@ static lr_status load_param(loader *l, const char *module, const char *kind, int
                             int64_t cols, lr__param **out) {
     char stored_module[NAME_SIZE], stored[NAME_SIZE + 16], usual[NAME_SIZE + 16];
     lr_status status = LR_OK;
-    stored_module_name(l, module, stored_module);
+    if (l->origin->gguf)
+        lr__gguf_module_name(module, stored_module, sizeof stored_module);
+    else
+        snprintf(stored_module, sizeof stored_module, "%s", module);
     snprintf(stored, sizeof stored, "%s.%s", stored_module, kind);
     snprintf(usual, sizeof usual, "%s.%s", module, kind);
     LR_TRY(check_gguf_type(l, stored));
@@ -88,34 +63,13 @@ done:
     return status;
 }
 
-/* llama.cpp stores q and k rows with the two halves of each head interleaved. */
-static lr_status head_rows(lr__index **out, const char *name, int32_t heads, int32_t head_size) {
-    lr_status status = LR_OK;
-    int32_t *rows = NULL, count = heads * head_size, half = head_size / 2;
-    LR_TRY(lr__new(&rows, (size_t)count, sizeof *rows));
-    for (int32_t i = 0; i < count; i++) {
-        int32_t in_head = i % head_size;
-        rows[i] = i - in_head + 2 * (in_head % half) + in_head / half;
-    }
-    status = lr__index_new(out, name, rows, count, count);
-done:
-    lr__free(rows);
-    return status;
-}
-
-static lr_status permuted_bias(lr__param **bias, const lr__index *rows, const lr_ctx *ctx) {
-    lr_status status = LR_OK;
-    lr__param *usual = NULL;
-    float *stored = NULL;
-    LR_TRY(lr__new(&stored, (size_t)lr__param_count(*bias), sizeof *stored));
-    LR_TRY(lr__param_new(&usual, (*bias)->name, (*bias)->matrix.rows, 1, 1));
-    lr__param_widen(ctx->device.kernels, *bias, stored);
-    for (int64_t i = 0; i < rows->count; i++) lr__param_floats(usual)[i] = stored[rows->values[i]];
+static lr_status order_bias(lr__param **bias, const lr__index *rows, const lr_ctx *ctx) {
+    lr__param *usual;
+    lr_status status = lr__gguf_order_vector(&usual, *bias, rows, ctx->device.kernels);
+    if (status < 0) return status;
     lr__param_drop(*bias);
     *bias = usual;
-done:
-    lr__free(stored);
-    return status;
+    return LR_OK;
 }
 
 static lr_status dense_linear(loader *l, const char *module, int64_t outs, int64_t ins,
@@ -125,7 +79,7 @@ static lr_status dense_linear(loader *l, const char *module, int64_t outs, int64
     lr_linear *linear = NULL;
     LR_TRY(load_param(l, module, "weight", outs, ins, &weight));
     if (has_bias) LR_TRY(load_param(l, module, "bias", outs, 0, &bias));
-    if (bias && rows) LR_TRY(permuted_bias(&bias, rows, l->ctx));
+    if (bias && rows) LR_TRY(order_bias(&bias, rows, l->ctx));
     lr__op ops[2] = {{.kind = LR__OP_GATHER, .out = outs, .in = outs, .index = rows},
                      {.kind = LR__OP_MATRIX, .out = outs, .in = ins, .param = weight}};
     LR_TRY(lr__linear_new(&linear, l->ctx, module, outs, ins));
@@ -219,8 +173,8 @@ static lr_status load_graph(loader *l, lr__graph *graph) {
     const lr__config *c = l->config;
     lr_status status = LR_OK;
     if (l->origin->gguf && (c->architecture == LR__ARCH_LLAMA)) {
-        LR_TRY(head_rows(&l->q_rows, "q rows", c->heads, c->head_size));
-        LR_TRY(head_rows(&l->k_rows, "k rows", c->key_value_heads, c->head_size));
+        LR_TRY(lr__gguf_head_rows(&l->q_rows, "q rows", c->heads, c->head_size, 0));
+        LR_TRY(lr__gguf_head_rows(&l->k_rows, "k rows", c->key_value_heads, c->head_size, 0));
     }
     LR_TRY(load_embedding(l, &graph->embedding));
     for (int32_t i = 0; i < graph->block_count; i++) LR_TRY(load_block(l, &graph->blocks[i]));
@@ -237,11 +191,8 @@ done:
 static lr_status open_gguf(lr__origin *origin, const char *path, int copy) {
     lr_status status = lr__gguf_open(&origin->gguf, path, copy);
     if (status < 0) return status;
-    if (lr__stored_find(&origin->gguf->tensors, "rope_freqs.weight"))
-        return lr__fail(LR_E_UNSUPPORTED,
-                        "%s: rope_freqs.weight: frequency factors are not read by this version",
-                        path);
-    return lr__config_from_gguf(&origin->config, origin->gguf);
+    status = lr__config_from_gguf(&origin->config, origin->gguf);
+    return status < 0 ? status : lr__gguf_read_factors(&origin->config, origin->gguf);
 }
 
 static lr_status open_folder(lr__origin *origin, const char *path, int copy) {

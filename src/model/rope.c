@@ -37,10 +37,21 @@ static double yarn_band(const lr__rope_config *r, double frequency, int32_t pair
     return frequency / r->factor * interpolated + frequency * (1 - interpolated);
 }
 
+static double plain_frequency(const lr__config *config, int32_t pair) {
+    return 1 / pow(config->rope.theta, 2.0 * pair / config->head_size);
+}
+
+void lr__rope_factors(const lr__config *config, float *factors) {
+    for (int32_t i = 0; i < config->head_size / 2; i++) {
+        double frequency = plain_frequency(config, i);
+        factors[i] = (float)(frequency / llama3_band(&config->rope, frequency));
+    }
+}
+
 void lr__rope_frequencies(const lr__config *config, float *frequencies) {
     const lr__rope_config *r = &config->rope;
     for (int32_t i = 0; i < config->head_size / 2; i++) {
-        double frequency = 1 / pow(r->theta, 2.0 * i / config->head_size);
+        double frequency = plain_frequency(config, i);
         switch (r->type) {
         case LR__ROPE_LINEAR: frequency /= r->factor; break;
         case LR__ROPE_LLAMA3: frequency = llama3_band(r, frequency); break;

@@ -60,15 +60,22 @@ static int is_written(int32_t dtype) {
     return dtype == LR_F32 || dtype == LR_F16 || dtype == LR_BF16 || dtype == LR_Q8_0;
 }
 
+lr_status lr__save_check(lr_save_opts *out, const char *function, const lr_model *model,
+                         const char *path, const lr_save_opts *opts) {
+    if (!model || !path) return lr__fail(LR_E_INVALID, "%s: model and path are needed", function);
+    lr_save_opts_init(out, sizeof *out);
+    lr_status status = lr__opts_merge(out, sizeof *out, opts, "lr_save_opts");
+    if (status < 0) return status;
+    if (!is_written(out->dtype))
+        return lr__fail(LR_E_INVALID, "%s: type %s, expected f32, f16, bf16 or q8_0", path,
+                        lr_dtype_name(out->dtype));
+    return LR_OK;
+}
+
 lr_status lr_model_save(const lr_model *model, const char *path, const lr_save_opts *opts) {
     lr_save_opts o;
-    if (!model || !path) return lr__fail(LR_E_INVALID, "lr_model_save: model and path are needed");
-    lr_save_opts_init(&o, sizeof o);
-    lr_status status = lr__opts_merge(&o, sizeof o, opts, "lr_save_opts");
+    lr_status status = lr__save_check(&o, "lr_model_save", model, path, opts);
     if (status < 0) return status;
-    if (!is_written(o.dtype))
-        return lr__fail(LR_E_INVALID, "%s: type %s, expected f32, f16, bf16 or q8_0", path,
-                        lr_dtype_name(o.dtype));
     lr__graph *graph = lr__model_graph(model);
     status = save_graph(graph, path, &o);
     lr__graph_drop(graph);

@@ -5,13 +5,16 @@
  * Types: matrices and vectors are written in the chosen type. LR_Q8_0 writes matrices as I8
  * [out, in] with binary16 scales [out, ceil(in / 32)] (largest magnitude of 32 columns over 127)
  * and vectors as F32; the embedding is such a matrix too, under "model.embed_tokens". Index maps
- * are I32.
+ * are I32. In GGUF, LR_Q8_0 is blocks of a scale and 32 levels, F16 where rows are not whole
+ * blocks, and vectors are always F32.
  */
 #ifndef LR_MODEL_SAVE_H
 #define LR_MODEL_SAVE_H
 
 #include "base/json.h"
 #include "nn/linear.h"
+
+#include <lowrank/model.h>
 
 /* One tensor to write; where its numbers come from: at most one of param, linear and index, none
  * means zeros. */
@@ -28,6 +31,7 @@ typedef struct lr__outgoing {
 typedef struct lr__outgoing_list {
     lr_ctx *ctx;
     int32_t dtype; /* LR_F32, LR_F16, LR_BF16 or LR_Q8_0 */
+    int32_t is_gguf;
     lr__outgoing *items;
     size_t count, capacity;
 } lr__outgoing_list;
@@ -71,6 +75,9 @@ lr_status lr__outgoing_write_folder(const lr__outgoing_list *list, const char *f
                                     uint64_t most);
 
 struct lr__graph;
+/* The head reads the embedding as it is stored. */
+int lr__is_head_tied(const struct lr__graph *graph);
+
 /* How a folder is going to look, decided module by module. */
 typedef struct lr__save_plan {
     lr__outgoing_list tensors;
@@ -81,6 +88,10 @@ typedef struct lr__save_plan {
 lr_status lr__save_plan_make(lr__save_plan *plan, const struct lr__graph *graph, int32_t dtype,
                              int densify);
 void lr__save_plan_clear(lr__save_plan *plan);
+
+/* The options of a call that saves, checked and complete. */
+lr_status lr__save_check(lr_save_opts *out, const char *function, const lr_model *model,
+                         const char *path, const lr_save_opts *opts);
 
 /* config.json: the source's, with the type, and the "lowrank" section where there is one. */
 lr_status lr__save_config(json_t **out, const struct lr__graph *graph, const lr__save_plan *plan);

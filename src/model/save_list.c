@@ -1,5 +1,6 @@
 /* The list of tensors to write, and the JSON of the modules they belong to. */
 #include "model/save.h"
+#include "tensor/dtype.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -48,9 +49,10 @@ static void scale_part(char *out, const char *part) {
 static lr_status add_matrix(lr__outgoing_list *list, lr__outgoing *item, const char *module,
                             const char *part) {
     char scales[PART_SIZE];
-    int is_split = list->dtype == LR_Q8_0;
+    int is_split = list->dtype == LR_Q8_0 && !list->is_gguf;
+    int is_cut = list->is_gguf && item->shape[1] % lr__dtype_block(list->dtype);
     item->ndim = 2;
-    item->dtype = is_split ? LR_I8 : list->dtype;
+    item->dtype = is_split ? LR_I8 : is_cut ? LR_F16 : list->dtype;
     lr_linear *again = is_split && item->linear ? lr__linear_keep(item->linear) : NULL;
     lr_status status = add(list, item, module, part);
     if (status < 0 || !is_split) {
@@ -79,7 +81,7 @@ lr_status lr__outgoing_rows(lr__outgoing_list *list, const char *module, const c
 lr_status lr__outgoing_vector(lr__outgoing_list *list, const char *module, const char *part,
                               const lr__param *param, int64_t count) {
     lr__outgoing item = {.param = param,
-                         .dtype = list->dtype == LR_Q8_0 ? LR_F32 : list->dtype,
+                         .dtype = list->is_gguf || list->dtype == LR_Q8_0 ? LR_F32 : list->dtype,
                          .ndim = 1,
                          .shape = {count, 1}};
     return add(list, &item, module, part);

@@ -19,8 +19,7 @@ static int is_dense(const planner *p, const lr_linear *base) {
     return p->densify || lr_linear_kind(base) == LR_LINEAR_DENSE;
 }
 
-/* The head reads the embedding as it is stored. */
-static int is_head_tied(const lr__graph *graph) {
+int lr__is_head_tied(const lr__graph *graph) {
     const lr_linear *head = graph->head;
     return !head->bias && lr_linear_kind(head) == LR_LINEAR_DENSE && head->terms[0].count == 1 &&
            head->terms[0].ops[0].param == graph->embedding;
@@ -131,7 +130,7 @@ lr_status lr__save_plan_make(lr__save_plan *plan, const lr__graph *graph, int32_
     int all_dense;
     *plan = (lr__save_plan){.tensors = {.ctx = graph->ctx, .dtype = dtype},
                             .modules = json_object(),
-                            .is_tied = is_head_tied(graph),
+                            .is_tied = lr__is_head_tied(graph),
                             .attention_bias = c->attention_bias,
                             .output_bias = c->output_bias,
                             .mlp_bias = c->mlp_bias};
