@@ -241,9 +241,49 @@ START_TEST(compress_by_weights_alone_densified) {
 }
 END_TEST
 
+START_TEST(convert_goes_both_ways) {
+    const char *file = scratch_path("model.gguf"), *folder = scratch_path("v1.5");
+    RUN_JSON("convert", cli_model(), "--out", file, "--dtype", "f32");
+    ck_assert_str_eq(json_string_value(cli_member("form")), "gguf");
+    ck_assert_str_eq(json_string_value(cli_member("dtype")), "f32");
+    ck_assert_str_eq(json_string_value(cli_member("out")), file);
+    ck_assert_double_eq(cli_number("parameters.before"), 112896);
+    ck_assert_double_eq(cli_number("parameters.after"), 112896);
+    ck_assert_double_eq(cli_number("bytes.after"), 112896 * 4);
+    ck_assert_double_ge(cli_number("seconds.open"), 0);
+    ck_assert_double_ge(cli_number("seconds.save"), 0);
+    ck_assert_double_gt(cli_number("peak_bytes"), 1e6);
+    RUN_JSON("convert", file, "--out", folder, "--dtype", "f32");
+    ck_assert_str_eq(json_string_value(cli_member("form")), "folder");
+    const char *const models[] = {cli_model(), file, folder};
+    double nll[3];
+    for (int i = 0; i < 3; i++) {
+        RUN_JSON("eval", models[i], "--text", cli_text(), "--windows", "2");
+        nll[i] = cli_number("nll");
+    }
+    ck_assert_double_eq(nll[0], nll[1]);
+    ck_assert_double_eq_tol(nll[0], nll[2], 1e-6);
+}
+END_TEST
+
+START_TEST(convert_keeps_factors_or_multiplies_them_out) {
+    const char *small = scratch_path("small"), *half = scratch_path("half"),
+               *file = scratch_path("small.GGUF");
+    RUN_JSON("compress", cli_model(), "--keep", "0.5", "--method", "svd", "--out", small);
+    RUN_JSON("convert", small, "--out", half, "--dtype", "f16");
+    ck_assert_double_eq(cli_number("parameters.before"), cli_number("parameters.after"));
+    RUN_JSON("info", half);
+    ck_assert_double_eq(cli_number("linears.low_rank"), 14);
+    RUN_JSON("convert", small, "--out", file, "--densify");
+    ck_assert_double_eq(cli_number("parameters.after"), 112896);
+    RUN_JSON("info", file);
+    ck_assert_double_eq(cli_number("linears.dense"), 15);
+}
+END_TEST
+
 START_TEST(help_names_every_option) {
-    static const char *const commands[] = {"info",    "tokenize", "eval",    "generate",
-                                           "collect", "plan",     "compress"};
+    static const char *const commands[] = {"info",    "tokenize", "eval",     "generate",
+                                           "collect", "plan",     "compress", "convert"};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         RUN(0, "help", commands[i]);
         char first[4096];
@@ -304,6 +344,8 @@ Suite *cli_suite(void) {
     tcase_add_test(forms, compress_learns_from_texts);
     tcase_add_test(forms, compress_takes_stats_and_plan);
     tcase_add_test(forms, compress_by_weights_alone_densified);
+    tcase_add_test(forms, convert_goes_both_ways);
+    tcase_add_test(forms, convert_keeps_factors_or_multiplies_them_out);
     tcase_add_test(forms, help_names_every_option);
     tcase_set_timeout(forms, 60);
     suite_add_tcase(suite, forms);

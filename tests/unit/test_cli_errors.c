@@ -94,6 +94,34 @@ START_TEST(outputs_that_cannot_be_written_are_one) {
 }
 END_TEST
 
+/* Every number of the second half of a file becomes a NaN. */
+static const char *poison(const char *from, const char *name) {
+    static char data[400000];
+    size_t bytes = scratch_read(from, data, sizeof data);
+    ck_assert_uint_lt(bytes, sizeof data);
+    memset(data + bytes / 2, 0xFF, bytes - bytes / 2);
+    return scratch_write(name, data, bytes);
+}
+
+START_TEST(conversions_that_cannot_be) {
+    const char *out = scratch_path("out.gguf"), *small = scratch_path("small");
+    const char *there = scratch_write("there.gguf", "precious", 8);
+    RUN_FAILS(2, "--out PATH: missing", "convert", cli_model());
+    RUN_FAILS(2, "ends in .gguf", "convert", cli_model(), "--out", scratch_path("m.safetensors"));
+    RUN_FAILS(2, "expected f32", "convert", cli_model(), "--out", out, "--dtype", "q4_0");
+    RUN_FAILS(3, "/nowhere", "convert", "/nowhere", "--out", out);
+    RUN_FAILS(1, "/nowhere", "convert", cli_model(), "--out", "/nowhere/out.gguf");
+    RUN_FAILS(1, "--force", "convert", cli_model(), "--out", there);
+    ck_assert_int_eq(mkdir(scratch_path("dir.gguf"), 0700), 0);
+    RUN_FAILS(2, "is a folder", "convert", cli_model(), "--out", scratch_path("dir.gguf"),
+              "--force");
+    RUN_JSON("compress", cli_model(), "--keep", "0.5", "--method", "svd", "--out", small);
+    RUN_FAILS(3, "densify", "convert", small, "--out", out);
+    RUN_FAILS(4, "_proj", "convert", poison(cli_model(), "nan.gguf"), "--out", out);
+    ck_assert(!cli_exists(out));
+}
+END_TEST
+
 START_TEST(existing_outputs_need_force) {
     char kept[64] = "";
     const char *plan = scratch_write("plan", "precious", 8), *folder = scratch_path("small");
@@ -113,15 +141,6 @@ START_TEST(existing_outputs_need_force) {
     ck_assert_double_gt(cli_number("parameters"), before);
 }
 END_TEST
-
-/* Every number of the second half of a file becomes a NaN. */
-static const char *poison(const char *from, const char *name) {
-    static char data[400000];
-    size_t bytes = scratch_read(from, data, sizeof data);
-    ck_assert_uint_lt(bytes, sizeof data);
-    memset(data + bytes / 2, 0xFF, bytes - bytes / 2);
-    return scratch_write(name, data, bytes);
-}
 
 START_TEST(numbers_that_are_not_finite_are_four) {
     const char *out = scratch_path("out"), *model = poison(cli_model(), "nan.gguf");
@@ -206,6 +225,7 @@ Suite *cli_errors_suite(void) {
     tcase_add_test(errors, requests_that_make_no_sense);
     tcase_add_test(errors, bad_inputs_are_three);
     tcase_add_test(errors, outputs_that_cannot_be_written_are_one);
+    tcase_add_test(errors, conversions_that_cannot_be);
     tcase_add_test(errors, existing_outputs_need_force);
     tcase_add_test(errors, numbers_that_are_not_finite_are_four);
     tcase_add_loop_test(errors, interrupts_cancel, 0, 2);

@@ -320,8 +320,8 @@ START_TEST(gguf_beyond_this_version) {
     const uint32_t iq4_nl = 20; /* blocks of the size of Q4_0's */
     check_patched_gguf(gate, strlen(gate) + 4 + 16, &iq4_nl, 4, LR_E_UNSUPPORTED,
                        "blk.0.ffn_gate.weight: type IQ4_NL");
-    check_patched_gguf(embedding, 0, "rope_freqs.weight", strlen(embedding), LR_E_UNSUPPORTED,
-                       "rope_freqs.weight");
+    check_patched_gguf(embedding, 0, "token_EMBD.weight", strlen(embedding), LR_E_NOTFOUND,
+                       embedding);
     check_patched_gguf(gate, 0, "blk.0.ffn_GATE.weight", strlen(gate), LR_E_NOTFOUND, gate);
 }
 END_TEST
