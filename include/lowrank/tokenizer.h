@@ -35,14 +35,15 @@ LR_API int32_t lr_tokenizer_size(const lr_tokenizer *tokenizer);
  * @param bytes     length of @p text
  * @param ids       room for @p capacity ids; NULL with capacity 0 asks for the count
  * @param capacity  ids that fit; more than @p bytes are wanted only where invalid UTF-8 is repaired
- *                  or a normalisation makes text longer
+ *                  or a normalisation makes text longer (SentencePiece's first space)
  * @param count     number of ids of the whole text; the first min(count, capacity) are written
  */
 LR_API lr_status lr_tokenizer_encode(const lr_tokenizer *tokenizer, const char *text, size_t bytes,
                                      int32_t *ids, size_t capacity, size_t *count);
 
 /**
- * Decodes ids to bytes, which are UTF-8 unless the ids cut a character apart.
+ * Decodes ids to bytes, which are UTF-8 unless the ids cut a character apart. Where encoding puts a
+ * space before every text (SentencePiece) decoding takes it away, so decode from the first id on.
  * @param tokenizer the tokenizer
  * @param ids       @p count ids
  * @param count     number of ids

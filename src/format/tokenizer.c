@@ -88,6 +88,15 @@ lr_status lr__merge_split(lr__text merge, size_t rank, lr__text *left, lr__text 
     return LR_OK;
 }
 
+lr_status lr__tokenizer_pair(lr_tokenizer *tokenizer, lr__pair pair) {
+    lr__text left = lr__vocabulary_text(&tokenizer->vocabulary, pair.left);
+    lr__text right = lr__vocabulary_text(&tokenizer->vocabulary, pair.right);
+    tokenizer->joins_words |=
+        lr__is_mark(right, 0) &&
+        !(left.size >= LR__MARK_SIZE && lr__is_mark(left, left.size - LR__MARK_SIZE));
+    return lr__merges_set(&tokenizer->merges, pair.left, pair.right, pair.rank, pair.id);
+}
+
 lr_status lr__tokenizer_merge(lr_tokenizer *tokenizer, uint32_t rank, lr__text left, lr__text right,
                               char *joined, const char *where) {
     const lr__vocabulary *vocabulary = &tokenizer->vocabulary;
@@ -106,7 +115,7 @@ lr_status lr__tokenizer_merge(lr_tokenizer *tokenizer, uint32_t rank, lr__text l
         return lr__fail(LR_E_FORMAT,
                         "%s: merge %u: \"%.*s\" and \"%.*s\" make no token of the vocabulary",
                         where, rank, LR__SHOW(left), LR__SHOW(right));
-    return lr__merges_set(&tokenizer->merges, a, b, rank, id);
+    return lr__tokenizer_pair(tokenizer, (lr__pair){a, b, id, rank});
 }
 
 /* A cache that a short text does not pay for. */
@@ -123,16 +132,16 @@ static void clear_encoder(lr__encoder *encoder) {
     lr__free(encoder->symbols);
     lr__free(encoder->heap);
     lr__free(encoder->prefixed);
-    lr__free(encoder->normal);
+    lr__buffers_clear(&encoder->normal);
     lr__regex_state_clear(encoder);
 }
 
 static lr_status encode_section(lr__encoder *encoder, const char *text, size_t size) {
     lr__text normal = {text, size};
-    if (encoder->tokenizer->pipeline.nfc) {
-        lr_status status = lr__nfc(&normal, &encoder->normal, &encoder->normal_capacity, normal);
-        if (status < 0) return status;
-    }
+    lr_status status =
+        lr__normalize(&normal, &encoder->normal, &encoder->tokenizer->pipeline.normals, normal);
+    if (status < 0) return status;
+    encoder->begin = text == encoder->text ? normal.data : NULL;
     return lr__matcher_split(&encoder->tokenizer->normal, encoder, normal, lr__encode_piece);
 }
 
@@ -150,6 +159,7 @@ lr_status lr_tokenizer_encode(const lr_tokenizer *tokenizer, const char *text, s
         text = repaired;
         bytes = size;
     }
+    encoder.text = text;
     LR_TRY(make_cache(&encoder, bytes));
     LR_TRY(lr__matcher_split(&tokenizer->raw, &encoder, (lr__text){text, bytes}, encode_section));
     *count = encoder.count;
@@ -157,51 +167,4 @@ done:
     clear_encoder(&encoder);
     lr__free(repaired);
     return status;
-}
-
-/* Where decoded bytes go: counted always, written while they fit. */
-typedef struct sink {
-    char *text;
-    size_t capacity, size;
-} sink;
-
-static void put(sink *out, const char *data, size_t size) {
-    for (size_t i = 0; i < size; i++, out->size++)
-        if (out->size < out->capacity) out->text[out->size] = data[i];
-}
-
-/* A spelling made only of the byte alphabet stands for bytes; any other for itself. */
-static void put_token(sink *out, lr__text spelling, int is_added) {
-    sink start = *out;
-    size_t bytes;
-    for (size_t at = 0; at < spelling.size && !is_added; at += bytes) {
-        int byte = lr__code_to_byte(lr__utf8_at(spelling.data + at, &bytes));
-        char c = (char)byte;
-        if (byte < 0)
-            is_added = 1;
-        else
-            put(out, &c, 1);
-    }
-    if (!is_added) return;
-    *out = start;
-    put(out, spelling.data, spelling.size);
-}
-
-lr_status lr_tokenizer_decode(const lr_tokenizer *tokenizer, const int32_t *ids, size_t count,
-                              int32_t skip_special, char *text, size_t capacity, size_t *bytes) {
-    if (!tokenizer || !bytes || (!ids && count) || (!text && capacity))
-        return lr__fail(LR_E_INVALID, "lr_tokenizer_decode: tokenizer, bytes, ids or text is NULL");
-    const lr__vocabulary *vocabulary = &tokenizer->vocabulary;
-    sink out = {text, capacity, 0};
-    *bytes = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (ids[i] < 0 || ids[i] >= vocabulary->size)
-            return lr__fail(LR_E_INVALID, "id %zu is %d, expected 0 to %d", i, ids[i],
-                            vocabulary->size - 1);
-        uint32_t flags = vocabulary->tokens[ids[i]].flags;
-        if (!flags || (skip_special && flags & LR__SPECIAL)) continue;
-        put_token(&out, lr__vocabulary_text(vocabulary, ids[i]), !!(flags & LR__ADDED));
-    }
-    *bytes = out.size;
-    return LR_OK;
 }

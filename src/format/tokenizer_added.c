@@ -2,6 +2,7 @@
  * that begin there. What the flags do to a match follows the tokenizers package. */
 #include "format/tokenizer_parts.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
@@ -20,23 +21,39 @@ static void sort(lr__matcher *matcher) {
         matcher->starts[(unsigned char)matcher->items[i].text[0]] = 1;
 }
 
+static size_t spell_level(char *text, int byte) {
+    uint32_t code = lr__byte_to_code(byte);
+    text[0] = (char)code;
+    if (code < 0x80) return 1;
+    text[0] = (char)(0xc0 | code >> 6);
+    text[1] = (char)(0x80 | (code & 63));
+    return 2;
+}
+
 void lr__tokenizer_finish(lr_tokenizer *tokenizer) {
     sort(&tokenizer->raw);
     sort(&tokenizer->normal);
     for (int byte = 0; byte < 256; byte++) {
-        uint32_t code = lr__byte_to_code(byte);
-        char text[2] = {(char)code, 0};
-        if (code >= 0x80) text[0] = (char)(0xc0 | code >> 6), text[1] = (char)(0x80 | (code & 63));
-        tokenizer->byte_ids[byte] = lr__vocabulary_find_model(
-            &tokenizer->vocabulary, (lr__text){text, code < 0x80 ? 1 : 2});
+        char text[8];
+        size_t size = tokenizer->pipeline.byte_level ? spell_level(text, byte)
+                                                     : (size_t)sprintf(text, "<0x%02X>", byte);
+        tokenizer->byte_ids[byte] =
+            lr__vocabulary_find_model(&tokenizer->vocabulary, (lr__text){text, size});
     }
+    /* Where characters may vanish their neighbours meet, and could be joined. */
+    int vanishes = tokenizer->unknown < 0 && !tokenizer->byte_fallback;
+    for (int byte = 0; byte < 256 && tokenizer->unknown < 0; byte++)
+        vanishes |= tokenizer->byte_ids[byte] < 0;
+    lr__text mark = {LR__MARK, LR__MARK_SIZE};
+    tokenizer->cuts_words = !tokenizer->pipeline.byte_level && !tokenizer->joins_words &&
+                            !vanishes && !tokenizer->ignore_merges &&
+                            lr__vocabulary_find_model(&tokenizer->vocabulary, mark) >= 0;
 }
 
 lr_status lr__tokenizer_add(lr_tokenizer *tokenizer, int32_t id, uint32_t flags, int special,
                             const char *where) {
     lr_status status = LR_OK;
-    char *buffer = NULL;
-    size_t capacity = 0;
+    lr__buffers buffers = {0};
     lr__token *token = &tokenizer->vocabulary.tokens[id];
     lr__matcher *matcher = flags & LR__NORMALIZED ? &tokenizer->normal : &tokenizer->raw;
     lr__text text = lr__vocabulary_text(&tokenizer->vocabulary, id);
@@ -47,8 +64,9 @@ lr_status lr__tokenizer_add(lr_tokenizer *tokenizer, int32_t id, uint32_t flags,
                "%s: added token %d is %zu bytes long, expected at most %d", where, id, text.size,
                (int)LR__MAX_ADDED);
     token->flags |= LR__ADDED | (special ? LR__SPECIAL : 0);
-    if (flags & LR__NORMALIZED && tokenizer->pipeline.nfc)
-        LR_TRY(lr__nfc(&text, &buffer, &capacity, text));
+    if (flags & LR__NORMALIZED)
+        LR_TRY(lr__normalize(&text, &buffers, &tokenizer->pipeline.normals, text));
+    if (!text.size) goto done; /* nothing is left to be found */
     LR_TRY(
         lr__grow(&matcher->items, &matcher->capacity, matcher->count + 1, sizeof *matcher->items));
     char *copy = lr__strndup(text.data, text.size);
@@ -57,7 +75,7 @@ lr_status lr__tokenizer_add(lr_tokenizer *tokenizer, int32_t id, uint32_t flags,
     int32_t order = (int32_t)matcher->count + (special ? 0 : INT32_MAX / 2);
     matcher->items[matcher->count++] = (lr__added){id, flags, order, copy, text.size};
 done:
-    lr__free(buffer);
+    lr__buffers_clear(&buffers);
     return status;
 }
 

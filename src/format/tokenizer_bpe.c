@@ -63,8 +63,8 @@ static uint32_t rank_of(const lr__merges *merges, int32_t left, int32_t right) {
 
 /* Symbols of the bytes; *count of them. A byte the vocabulary lacks is the unknown token, or
  * nothing when there is none. */
-static void symbols_of(const lr_tokenizer *tokenizer, const char *text, size_t size,
-                       int32_t *symbols, size_t *count) {
+static void symbols_of_bytes(const lr_tokenizer *tokenizer, const char *text, size_t size,
+                             int32_t *symbols, size_t *count) {
     size_t n = 0;
     int after_unknown = 0;
     for (size_t i = 0; i < size; i++) {
@@ -79,6 +79,51 @@ static void symbols_of(const lr_tokenizer *tokenizer, const char *text, size_t s
         symbols[n++] = id;
     }
     *count = n;
+}
+
+/* Puts the ids of all bytes of a character, or nothing. */
+static size_t put_bytes(const lr_tokenizer *tokenizer, const char *text, size_t size,
+                        int32_t *symbols) {
+    for (size_t i = 0; i < size; i++) {
+        symbols[i] = tokenizer->byte_ids[(unsigned char)text[i]];
+        if (symbols[i] < 0) return 0;
+    }
+    return size;
+}
+
+/* Symbols of the characters. One that is no token is its bytes, when all of them are tokens, else
+ * the unknown token. That is put where the next known character stands, so also behind bytes: an
+ * order of the tokenizers package, which only vocabularies without some bytes show. */
+static void symbols_of_characters(const lr_tokenizer *tokenizer, const char *text, size_t size,
+                                  int32_t *symbols, size_t *count) {
+    size_t n = 0, bytes, put;
+    int waits = 0;
+    for (size_t at = 0; at < size; at += bytes) {
+        lr__utf8_at(text + at, &bytes);
+        lr__text character = {text + at, bytes};
+        int32_t id = lr__vocabulary_find_model(&tokenizer->vocabulary, character);
+        if (id >= 0) {
+            if (waits) symbols[n++] = tokenizer->unknown;
+            waits = 0;
+            symbols[n++] = id;
+        } else if (tokenizer->byte_fallback &&
+                   (put = put_bytes(tokenizer, text + at, bytes, symbols + n))) {
+            n += put;
+        } else if (tokenizer->unknown >= 0) {
+            if (waits && !tokenizer->fuse_unknown) symbols[n++] = tokenizer->unknown;
+            waits = 1;
+        }
+    }
+    if (waits) symbols[n++] = tokenizer->unknown;
+    *count = n;
+}
+
+static void symbols_of(const lr_tokenizer *tokenizer, const char *text, size_t size,
+                       int32_t *symbols, size_t *count) {
+    if (tokenizer->pipeline.byte_level)
+        symbols_of_bytes(tokenizer, text, size, symbols, count);
+    else
+        symbols_of_characters(tokenizer, text, size, symbols, count);
 }
 
 static size_t merge_short(const lr__merges *merges, int32_t *symbols, size_t n) {
@@ -192,6 +237,8 @@ static lr_status merge_big_word(lr__encoder *encoder, const char *text, size_t s
 static int32_t whole_word(const lr_tokenizer *tokenizer, const char *text, size_t size) {
     char spelled[512], *heap = NULL, *at = spelled;
     if (size > tokenizer->vocabulary.longest) return -1;
+    if (!tokenizer->pipeline.byte_level)
+        return lr__vocabulary_find_model(&tokenizer->vocabulary, (lr__text){text, size});
     if (2 * size > sizeof spelled && !(at = heap = lr__malloc(2 * size))) return -2;
     char *begin = at;
     for (size_t i = 0; i < size; i++) {

@@ -62,11 +62,32 @@ static lr_status write_vocab(const source *from, json_t *vocab) {
     return LR_OK;
 }
 
+static lr_status write_pair(const source *from, lr__pair pair, json_t *merges) {
+    lr__text left = lr__vocabulary_text(&from->tokenizer->vocabulary, pair.left);
+    lr__text right = lr__vocabulary_text(&from->tokenizer->vocabulary, pair.right);
+    char line[2 * LR__MAX_PIECE + 1];
+    memcpy(line, left.data, left.size);
+    line[left.size] = ' ';
+    memcpy(line + left.size + 1, right.data, right.size);
+    return append(merges, json_stringn(line, left.size + 1 + right.size));
+}
+
+static lr_status write_pairs(const source *from, json_t *merges) {
+    lr__pair *pairs = NULL;
+    size_t count;
+    lr_status status = lr__pairs_from_gguf(&pairs, &count, &from->tokenizer->vocabulary, from->gguf,
+                                           from->pipeline->name);
+    for (size_t i = 0; i < count && status >= 0; i++) status = write_pair(from, pairs[i], merges);
+    lr__free(pairs);
+    return status;
+}
+
 /* As "left right", the form that every version of the package reads. */
 static lr_status write_merges(const source *from, json_t *merges) {
     const lr__gguf_value *value = lr__gguf_find(from->gguf, "tokenizer.ggml.merges");
-    const unsigned char *cursor = value->data;
     lr_status status = LR_OK;
+    if (from->pipeline->has_scores) return write_pairs(from, merges);
+    const unsigned char *cursor = value->data;
     for (uint64_t i = 0; i < value->count && status >= 0; i++)
         status = append(merges, string_of(lr__gguf_next_text(&cursor)));
     return status;
@@ -137,11 +158,14 @@ done:
 
 static lr_status write_model(const source *from, json_t *root) {
     lr_status status;
-    json_t *model = json_pack("{s:s,s:n,s:n,s:n,s:n,s:b,s:b,s:b,s:{},s:[]}", "type", "BPE",
-                              "dropout", "unk_token", "continuing_subword_prefix",
-                              "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0,
-                              "ignore_merges", from->pipeline->ignore_merges, "vocab", "merges");
+    const lr_tokenizer *t = from->tokenizer;
+    json_t *model = json_pack(
+        "{s:s,s:n,s:n,s:n,s:n,s:b,s:b,s:b,s:{},s:[]}", "type", "BPE", "dropout", "unk_token",
+        "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", t->fuse_unknown,
+        "byte_fallback", t->byte_fallback, "ignore_merges", t->ignore_merges, "vocab", "merges");
     LR_FAIL_IF(!model, LR_E_NOMEM, "out of memory for JSON");
+    if (t->unknown >= 0)
+        LR_TRY(set(model, "unk_token", string_of(lr__vocabulary_text(&t->vocabulary, t->unknown))));
     LR_TRY(write_vocab(from, json_object_get(model, "vocab")));
     LR_TRY(write_merges(from, json_object_get(model, "merges")));
     LR_TRY(set(root, "model", json_incref(model)));
@@ -152,22 +176,20 @@ done:
 
 static lr_status write_tokenizer(const source *from, json_t *root) {
     lr_status status;
+    const lr__pipeline_name *pipeline = from->pipeline;
     json_t *added = json_array();
-    json_t *decoder = json_pack("{s:s,s:b,s:b,s:b}", "type", "ByteLevel", "add_prefix_space", 1,
-                                "trim_offsets", 1, "use_regex", 1);
     LR_TRY(set(root, "version", json_string("1.0")));
     LR_TRY(set(root, "truncation", json_null()));
     LR_TRY(set(root, "padding", json_null()));
     LR_TRY(set(root, "added_tokens", json_incref(added)));
     LR_TRY(write_added(from, added));
-    LR_TRY(set(root, "normalizer", json_loads(from->pipeline->normalizer, JSON_DECODE_ANY, NULL)));
-    LR_TRY(set(root, "pre_tokenizer", json_loads(from->pipeline->pre_tokenizer, 0, NULL)));
+    LR_TRY(set(root, "normalizer", json_loads(pipeline->normalizer, JSON_DECODE_ANY, NULL)));
+    LR_TRY(set(root, "pre_tokenizer", json_loads(pipeline->pre_tokenizer, JSON_DECODE_ANY, NULL)));
     LR_TRY(write_post_processor(from, root));
-    LR_TRY(set(root, "decoder", json_incref(decoder)));
+    LR_TRY(set(root, "decoder", json_loads(pipeline->decoder, 0, NULL)));
     LR_TRY(write_model(from, root));
 done:
     json_decref(added);
-    json_decref(decoder);
     return status;
 }
 
@@ -248,15 +270,13 @@ lr_status lr__tokenizer_files_from_gguf(lr__tokenizer_files *out, const lr__gguf
                                         int64_t context_length) {
     lr_status status;
     lr_tokenizer *tokenizer = NULL;
-    lr__text pre = {"", 0};
     source from = {.gguf = gguf};
     *out = (lr__tokenizer_files){json_object(), json_object(), json_object(), json_object()};
     LR_FAIL_IF(!out->tokenizer || !out->tokenizer_config || !out->special_tokens_map ||
                    !out->generation_config,
                LR_E_NOMEM, "out of memory for JSON");
     LR_TRY(lr__tokenizer_from_gguf(&tokenizer, gguf));
-    LR_TRY(lr__gguf_text(gguf, "tokenizer.ggml.pre", &pre));
-    LR_TRY(lr__pipeline_named(&from.pipeline, pre));
+    LR_TRY(lr__pipeline_of_gguf(&from.pipeline, gguf, gguf->mapping->path));
     from.tokenizer = tokenizer;
     LR_TRY(write_tokenizer(&from, out->tokenizer));
     LR_TRY(write_named(&from, out));

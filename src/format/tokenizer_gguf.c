@@ -1,4 +1,5 @@
-/* The tokenizer inside a GGUF file: byte-level BPE ("gpt2"), its pipeline known by name. */
+/* The tokenizer inside a GGUF file: byte-level BPE ("gpt2"), its pipeline known by name, or
+ * SentencePiece's BPE with scores ("llama"). */
 #include "format/tokenizer_parts.h"
 
 #include <string.h>
@@ -50,6 +51,27 @@ done:
     return status;
 }
 
+static lr_status read_scores(lr_tokenizer *tokenizer, const lr__gguf *gguf, const char *where) {
+    lr_status status;
+    lr__pair *pairs = NULL;
+    size_t count;
+    LR_TRY(lr__pairs_from_gguf(&pairs, &count, &tokenizer->vocabulary, gguf, where));
+    LR_TRY(lr__merges_init(&tokenizer->merges, count, where));
+    for (size_t i = 0; i < count; i++) LR_TRY(lr__tokenizer_pair(tokenizer, pairs[i]));
+done:
+    lr__free(pairs);
+    return status;
+}
+
+/* What stands for characters that are no tokens: their bytes, or the unknown token. */
+static lr_status read_fallback(lr_tokenizer *tokenizer, const lr__gguf *gguf) {
+    int64_t unknown = -1;
+    lr_status status = lr__gguf_int(gguf, "tokenizer.ggml.unknown_token_id", &unknown);
+    if (unknown >= 0 && unknown < tokenizer->vocabulary.size) tokenizer->unknown = (int32_t)unknown;
+    tokenizer->byte_fallback = tokenizer->fuse_unknown = 1;
+    return status;
+}
+
 /* Without types the tokens that open and close a text are the only ones known to be special. */
 static lr_status add_named(lr_tokenizer *tokenizer, const lr__gguf *gguf, const char *where) {
     static const char *const keys[] = {"tokenizer.ggml.bos_token_id",
@@ -88,30 +110,41 @@ static lr_status read_types(lr_tokenizer *tokenizer, const lr__gguf *gguf, const
     return LR_OK;
 }
 
-/* The pipeline in the words of tokenizer.json, read by the same reader. */
+/* The pipeline in the words of tokenizer.json, read by the same readers. */
 static lr_status read_pipeline(lr_tokenizer *tokenizer, const lr__pipeline_name *name) {
     lr_status status = LR_OK;
     json_t *normalizer = json_loads(name->normalizer, JSON_DECODE_ANY, NULL);
-    json_t *pre_tokenizer = json_loads(name->pre_tokenizer, 0, NULL);
-    LR_FAIL_IF(!normalizer || !pre_tokenizer, LR_E_NOMEM, "out of memory for a pipeline");
+    json_t *pre_tokenizer = json_loads(name->pre_tokenizer, JSON_DECODE_ANY, NULL);
+    json_t *decoder = json_loads(name->decoder, 0, NULL);
+    LR_FAIL_IF(!normalizer || !pre_tokenizer || !decoder, LR_E_NOMEM,
+               "out of memory for a pipeline");
     LR_TRY(lr__pipeline_from_json(&tokenizer->pipeline, normalizer, pre_tokenizer, name->name));
+    LR_TRY(lr__decoder_from_json(&tokenizer->decoder, decoder, name->name));
     tokenizer->ignore_merges = name->ignore_merges;
 done:
     json_decref(normalizer);
     json_decref(pre_tokenizer);
+    json_decref(decoder);
     return status;
 }
 
-static lr_status check_model(const lr__gguf *gguf, const lr__pipeline_name **pipeline,
-                             const char *where) {
+lr_status lr__pipeline_of_gguf(const lr__pipeline_name **out, const lr__gguf *gguf,
+                               const char *where) {
     lr__text model = {"", 0}, pre = {"", 0};
+    int64_t has_prefix = 1;
     lr_status status = lr__gguf_text(gguf, "tokenizer.ggml.model", &model);
     if (status >= 0) status = lr__gguf_text(gguf, "tokenizer.ggml.pre", &pre);
+    if (status >= 0) status = lr__gguf_int(gguf, "tokenizer.ggml.add_space_prefix", &has_prefix);
     if (status < 0) return status;
+    if (is_text(model, "llama")) {
+        *out = lr__pipeline_sentencepiece(!!has_prefix);
+        return LR_OK;
+    }
     if (!is_text(model, "gpt2"))
-        return lr__fail(LR_E_UNSUPPORTED, "%s: tokenizer.ggml.model is \"%.*s\", expected gpt2",
-                        where, LR__SHOW(model));
-    status = lr__pipeline_named(pipeline, pre);
+        return lr__fail(LR_E_UNSUPPORTED,
+                        "%s: tokenizer.ggml.model is \"%.*s\", expected gpt2 or llama", where,
+                        LR__SHOW(model));
+    status = lr__pipeline_named(out, pre);
     return status < 0 ? lr__fail_in(status, "%s", where) : LR_OK;
 }
 
@@ -121,14 +154,19 @@ lr_status lr__tokenizer_from_gguf(lr_tokenizer **out, const lr__gguf *gguf) {
     const lr__pipeline_name *pipeline = NULL;
     const char *where = gguf->mapping ? gguf->mapping->path : "GGUF";
     *out = NULL;
-    LR_TRY(check_model(gguf, &pipeline, where));
+    LR_TRY(lr__pipeline_of_gguf(&pipeline, gguf, where));
     LR_TRY(lr__new(&tokenizer, 1, sizeof *tokenizer));
     tokenizer->unknown = -1;
     lr__classes_fill(&tokenizer->classes);
     LR_TRY(read_pipeline(tokenizer, pipeline));
     LR_TRY(read_tokens(tokenizer, gguf, where));
-    LR_TRY(read_merges(tokenizer, gguf, where));
     LR_TRY(read_types(tokenizer, gguf, where));
+    if (pipeline->has_scores) {
+        LR_TRY(read_scores(tokenizer, gguf, where));
+        LR_TRY(read_fallback(tokenizer, gguf));
+    } else {
+        LR_TRY(read_merges(tokenizer, gguf, where));
+    }
     lr__tokenizer_finish(tokenizer);
     *out = tokenizer;
     tokenizer = NULL;

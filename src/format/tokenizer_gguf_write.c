@@ -74,10 +74,15 @@ done:
 }
 
 static lr_status is_named(int *same, const source *s, const lr__pipeline_name *name) {
+    const lr__pipeline *pipeline = &s->tokenizer->pipeline;
     int nfc = strstr(name->normalizer, "NFC") != NULL;
     *same = 0;
-    if (nfc != s->tokenizer->pipeline.nfc || name->ignore_merges != s->tokenizer->ignore_merges)
+    /* SentencePiece's vocabularies need scores, which tokenizer.json does not have. */
+    if (!pipeline->byte_level || name->ignore_merges != s->tokenizer->ignore_merges ||
+        nfc != (pipeline->normals.count > 0))
         return LR_OK;
+    for (size_t i = 0; i < pipeline->normals.count; i++)
+        if (pipeline->normals.items[i].kind != LR__NORMAL_NFC) return LR_OK;
     json_t *known = json_loads(name->pre_tokenizer, 0, NULL);
     if (!known) return lr__fail(LR_E_NOMEM, "out of memory for JSON");
     lr_status status = same_parts(same, json_object_get(s->root, "pre_tokenizer"), known);

@@ -1,4 +1,5 @@
-/* tokenizer.json of the tokenizers package: byte-level BPE. */
+/* tokenizer.json of the tokenizers package: BPE of bytes, or of characters as SentencePiece has it.
+ */
 #include "format/tokenizer_parts.h"
 
 #include <string.h>
@@ -98,8 +99,6 @@ static lr_status check_model(const json_t *model, const char *where) {
                         json_is_string(type) ? json_string_value(type) : "");
     if (json_number_value(json_object_get(model, "dropout")) > 0)
         return lr__fail(LR_E_UNSUPPORTED, "%s: BPE with dropout", where);
-    if (json_is_true(json_object_get(model, "byte_fallback")))
-        return lr__fail(LR_E_UNSUPPORTED, "%s: BPE with byte_fallback", where);
     for (size_t i = 0; i < 2; i++) {
         const json_t *affix = json_object_get(model, affixes[i]);
         if (!is_null(affix) && (!json_is_string(affix) || json_string_length(affix)))
@@ -118,6 +117,7 @@ static lr_status read_model(lr_tokenizer *tokenizer, const json_t *model, const 
     LR_TRY(read_merges(tokenizer, json_object_get(model, "merges"), where));
     LR_TRY(lr__json_bool(model, "ignore_merges", &tokenizer->ignore_merges, where));
     LR_TRY(lr__json_bool(model, "fuse_unk", &tokenizer->fuse_unknown, where));
+    LR_TRY(lr__json_bool(model, "byte_fallback", &tokenizer->byte_fallback, where));
     const json_t *unknown = json_object_get(model, "unk_token");
     if (is_null(unknown)) goto done;
     LR_FAIL_IF(!json_is_string(unknown), LR_E_FORMAT, "%s: unk_token is not a string", where);
@@ -170,13 +170,24 @@ static lr_status read_added(lr_tokenizer *tokenizer, const json_t *item, const c
     return lr__tokenizer_add(tokenizer, (int32_t)id, flags, special, where);
 }
 
+/* Bytes or characters: pre-tokenizer, decoder and model must mean the same. */
+static lr_status check_level(const lr_tokenizer *tokenizer, const char *where) {
+    int32_t splits = tokenizer->pipeline.byte_level, decodes = tokenizer->decoder.byte_level;
+    if (splits != decodes)
+        return lr__fail(LR_E_UNSUPPORTED,
+                        "%s: a pre-tokenizer %s ByteLevel and a decoder %s it, expected both or "
+                        "neither",
+                        where, splits ? "with" : "without", decodes ? "with" : "without");
+    if (splits && tokenizer->byte_fallback)
+        return lr__fail(LR_E_UNSUPPORTED, "%s: BPE with byte_fallback behind ByteLevel", where);
+    return LR_OK;
+}
+
 lr_status lr__tokenizer_from_json(lr_tokenizer **out, const json_t *root, const char *where) {
     lr_status status;
     lr_tokenizer *tokenizer = NULL;
     *out = NULL;
     const json_t *added = json_object_get(root, "added_tokens");
-    const json_t *decoder = json_object_get(root, "decoder");
-    const char *decoder_type = json_string_value(json_object_get(decoder, "type"));
     LR_FAIL_IF(!json_is_object(root), LR_E_FORMAT, "%s: not an object", where);
     LR_FAIL_IF(!is_null(added) && !json_is_array(added), LR_E_FORMAT,
                "%s: added_tokens is not a list", where);
@@ -186,9 +197,8 @@ lr_status lr__tokenizer_from_json(lr_tokenizer **out, const json_t *root, const 
     LR_TRY(read_model(tokenizer, json_object_get(root, "model"), added, where));
     LR_TRY(lr__pipeline_from_json(&tokenizer->pipeline, json_object_get(root, "normalizer"),
                                   json_object_get(root, "pre_tokenizer"), where));
-    LR_FAIL_IF(!decoder_type || strcmp(decoder_type, "ByteLevel"), LR_E_UNSUPPORTED,
-               "%s: decoder \"%.80s\", expected ByteLevel", where,
-               decoder_type ? decoder_type : "");
+    LR_TRY(lr__decoder_from_json(&tokenizer->decoder, json_object_get(root, "decoder"), where));
+    LR_TRY(check_level(tokenizer, where));
     for (size_t i = 0; i < json_array_size(added); i++)
         LR_TRY(read_added(tokenizer, json_array_get(added, i), where));
     lr__tokenizer_finish(tokenizer);

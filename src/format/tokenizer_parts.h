@@ -9,11 +9,23 @@
 #include "format/tokenizer.h"
 
 #include <pcre2.h>
+#include <string.h>
 
 /* Arguments of "%.*s" for a text of a file. */
 #define LR__SHOW(text) (int)((text).size < 80 ? (text).size : 80), (text).data
 
-enum { LR__MAX_TOKEN = 1 << 16, LR__MAX_ADDED = 256, LR__MAX_STEPS = 12, LR__MAX_PATTERN = 2048 };
+enum {
+    LR__MAX_TOKEN = 1 << 16,
+    LR__MAX_ADDED = 256,
+    LR__MAX_PIECE = 256,
+    LR__MAX_STEPS = 12,
+    LR__MAX_NORMALS = 8,
+    LR__MAX_PATTERN = 2048
+};
+
+/* What SentencePiece writes for a space: U+2581. */
+#define LR__MARK "\xe2\x96\x81"
+enum { LR__MARK_SIZE = 3 };
 
 /* ---- characters (tokenizer_unicode.c) ---- */
 
@@ -71,6 +83,10 @@ int lr__utf8_is_valid(const char *text, size_t size);
 lr_status lr__utf8_repair(char **out, size_t *out_size, const char *text, size_t size);
 /* NFC of valid UTF-8 (tokenizer_nfc.c). *out points to `text` itself or to *buffer. */
 lr_status lr__nfc(lr__text *out, char **buffer, size_t *capacity, lr__text text);
+/* 1 when a ▁ begins at `at`. */
+static inline int lr__is_mark(lr__text text, size_t at) {
+    return text.size - at >= LR__MARK_SIZE && !memcmp(text.data + at, LR__MARK, LR__MARK_SIZE);
+}
 
 /* The byte-level alphabet: a printable character for each byte, and back (-1: not in it). */
 uint32_t lr__byte_to_code(int byte);
@@ -145,6 +161,38 @@ lr_status lr__merges_init(lr__merges *merges, size_t count, const char *where);
 lr_status lr__merges_set(lr__merges *merges, int32_t left, int32_t right, uint32_t rank,
                          int32_t id);
 
+/* ---- normalisation (tokenizer_normalize.c) ---- */
+
+enum { LR__NORMAL_NFC, LR__NORMAL_PREPEND, LR__NORMAL_REPLACE };
+
+/* One change of the text; `to` stands before it or in the place of each `from`. */
+typedef struct lr__normal {
+    int32_t kind;
+    char *from, *to;
+    size_t from_size, to_size;
+} lr__normal;
+
+typedef struct lr__normals {
+    size_t count;
+    lr__normal items[LR__MAX_NORMALS];
+} lr__normals;
+
+/* Two texts in turn: a step reads one and writes the other. */
+typedef struct lr__buffers {
+    char *data[2];
+    size_t capacity[2];
+} lr__buffers;
+
+lr_status lr__normals_from_json(lr__normals *normals, const json_t *normalizer, const char *where);
+/* *out points to `text` itself or into the buffers. */
+lr_status lr__normalize(lr__text *out, lr__buffers *buffers, const lr__normals *normals,
+                        lr__text text);
+void lr__normals_clear(lr__normals *normals);
+void lr__buffers_clear(lr__buffers *buffers);
+/* Appends `text` with `to` in the place of each `from`; *used is what the buffer holds. */
+lr_status lr__replace(char **buffer, size_t *capacity, size_t *used, lr__text text, lr__text from,
+                      lr__text to);
+
 /* ---- pipeline (tokenizer_pipeline.c, tokenizer_pretokenize.c, tokenizer_regex.c) ---- */
 
 enum {
@@ -153,8 +201,11 @@ enum {
     LR__STEP_CL100K,
     LR__STEP_REGEX,
     LR__STEP_LITERAL,
-    LR__STEP_PREFIX
+    LR__STEP_PREFIX,
+    LR__STEP_METASPACE
 };
+/* Where Metaspace puts a ▁ before a piece that has none. */
+enum { LR__NEVER, LR__FIRST, LR__ALWAYS };
 enum { LR__ISOLATED, LR__REMOVED, LR__CONTIGUOUS, LR__WITH_PREVIOUS, LR__WITH_NEXT };
 
 /* One split of the text: how matches are found and what becomes of them. */
@@ -163,14 +214,16 @@ typedef struct lr__step {
     int32_t behaviour;
     int32_t invert;
     int32_t digits; /* of CL100K: longest run of numbers that stays together */
+    int32_t scheme; /* of METASPACE */
     pcre2_code *regex;
     char *literal;
     size_t literal_size;
 } lr__step;
 
 typedef struct lr__pipeline {
-    int32_t nfc;
+    lr__normals normals;
     int32_t byte_level; /* 1 once ByteLevel was read: nothing may follow */
+    int32_t metaspace;  /* 1 once Metaspace was read: no ByteLevel may follow */
     size_t count;
     lr__step steps[LR__MAX_STEPS];
 } lr__pipeline;
@@ -182,15 +235,34 @@ void lr__pipeline_clear(lr__pipeline *pipeline);
 /* A pipeline known by the name GGUF gives it, in the terms of tokenizer.json. */
 typedef struct lr__pipeline_name {
     const char *name;
-    const char *normalizer, *pre_tokenizer;
+    const char *normalizer, *pre_tokenizer, *decoder;
     int32_t ignore_merges;
     int32_t adds_bos; /* when the file does not say */
+    int32_t
+        has_scores; /* SentencePiece: merges follow scores, bytes stand for unknown characters */
 } lr__pipeline_name;
 
 /* LR_E_UNSUPPORTED, naming it, for a pipeline we do not know exactly. */
 lr_status lr__pipeline_named(const lr__pipeline_name **out, lr__text name);
 /* The known ones by index, of several names for one the usual first; NULL behind the last. */
 const lr__pipeline_name *lr__pipeline_known(size_t index);
+/* SentencePiece's, with or without a ▁ before every text. */
+const lr__pipeline_name *lr__pipeline_sentencepiece(int32_t has_prefix);
+/* Of a GGUF (tokenizer_gguf.c). */
+lr_status lr__pipeline_of_gguf(const lr__pipeline_name **out, const lr__gguf *gguf,
+                               const char *where);
+
+/* ---- decoder (tokenizer_decode.c) ---- */
+
+/* Bytes of the byte-level alphabet, or SentencePiece's ▁ and <0xNN>. */
+typedef struct lr__decoder {
+    int32_t byte_level;
+    int64_t strip; /* spaces taken from the beginning of the text */
+} lr__decoder;
+
+lr_status lr__decoder_from_json(lr__decoder *decoder, const json_t *value, const char *where);
+/* The byte that "<0xNN>" stands for, -1 for other texts. */
+int lr__byte_of_token(lr__text text);
 
 lr_status lr__regex_compile(pcre2_code **out, lr__text pattern, const char *where);
 void lr__regex_free(pcre2_code *regex);
@@ -201,11 +273,15 @@ struct lr_tokenizer {
     lr__vocabulary vocabulary;
     lr__merges merges;
     lr__pipeline pipeline;
+    lr__decoder decoder;
     lr__matcher raw, normal; /* added tokens found before and after normalisation */
     int32_t byte_ids[256];   /* -1 when the vocabulary lacks the byte */
-    int32_t unknown;         /* stands for lacking bytes; -1 leaves them out */
+    int32_t unknown;         /* stands for lacking bytes or characters; -1 leaves them out */
     int32_t fuse_unknown;
+    int32_t byte_fallback; /* bytes stand for a character that is no token; not byte-level */
     int32_t ignore_merges; /* a word that is a token is that token */
+    int32_t joins_words;   /* some merge puts a ▁ behind something else */
+    int32_t cuts_words;    /* none does, and pieces are cut before each such ▁ */
     lr__classes classes;
 };
 
@@ -218,6 +294,17 @@ void lr__tokenizer_finish(lr_tokenizer *tokenizer);
  * the vocabulary's longest token. */
 lr_status lr__tokenizer_merge(lr_tokenizer *tokenizer, uint32_t rank, lr__text left, lr__text right,
                               char *joined, const char *where);
+/* One merge of a vocabulary with scores; ranks are equal where scores are. */
+typedef struct lr__pair {
+    int32_t left, right, id;
+    uint32_t rank;
+} lr__pair;
+
+/* Every way to join two tokens of a GGUF to a third, best score first (tokenizer_scores.c); *out is
+ * freed by lr__free. */
+lr_status lr__pairs_from_gguf(lr__pair **out, size_t *count, const lr__vocabulary *vocabulary,
+                              const lr__gguf *gguf, const char *where);
+lr_status lr__tokenizer_pair(lr_tokenizer *tokenizer, lr__pair pair);
 /* "left right", which has exactly one space. */
 lr_status lr__merge_split(lr__text merge, size_t rank, lr__text *left, lr__text *right,
                           const char *where);
@@ -248,8 +335,10 @@ typedef struct lr__encoder {
     int32_t *symbols; /* three arrays: symbol, next, previous */
     uint64_t *heap;
     size_t symbols_capacity, heap_capacity;
-    char *prefixed, *normal;
-    size_t prefixed_capacity, normal_capacity;
+    char *prefixed;
+    size_t prefixed_capacity;
+    lr__buffers normal;
+    const char *text, *begin; /* the whole text; its first section when that is at work */
     pcre2_general_context *memory;
     pcre2_match_context *limits;
     pcre2_jit_stack *jit_stack;

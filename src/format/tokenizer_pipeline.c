@@ -39,15 +39,42 @@ static const struct {
 #define QWEN2_STEPS SEQUENCE(SPLIT(JSON_CL100K("\\\\p{N}")), BYTE_LEVEL("false"))
 #define NFC "{\"type\":\"NFC\"}"
 
+#define DECODER                                                                              \
+    "{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":" \
+    "true}"
+
 static const lr__pipeline_name names[] = {
-    {"gpt-2", "null", GPT2_STEPS, 0, 0},    {"gpt2", "null", GPT2_STEPS, 0, 0},
-    {"smollm", "null", SMOLLM_STEPS, 0, 0}, {"llama-bpe", "null", LLAMA3_STEPS, 1, 1},
-    {"llama3", "null", LLAMA3_STEPS, 1, 1}, {"llama-v3", "null", LLAMA3_STEPS, 1, 1},
-    {"qwen2", NFC, QWEN2_STEPS, 0, 0},
+    {"gpt-2", "null", GPT2_STEPS, DECODER, 0, 0, 0},
+    {"gpt2", "null", GPT2_STEPS, DECODER, 0, 0, 0},
+    {"smollm", "null", SMOLLM_STEPS, DECODER, 0, 0, 0},
+    {"llama-bpe", "null", LLAMA3_STEPS, DECODER, 1, 1, 0},
+    {"llama3", "null", LLAMA3_STEPS, DECODER, 1, 1, 0},
+    {"llama-v3", "null", LLAMA3_STEPS, DECODER, 1, 1, 0},
+    {"qwen2", NFC, QWEN2_STEPS, DECODER, 0, 0, 0},
 };
 
 const lr__pipeline_name *lr__pipeline_known(size_t index) {
     return index < sizeof names / sizeof *names ? &names[index] : NULL;
+}
+
+#define PREPEND "{\"type\":\"Prepend\",\"prepend\":\"" LR__MARK "\"}"
+#define REPLACE(from, to) \
+    "{\"type\":\"Replace\",\"pattern\":{\"String\":\"" from "\"},\"content\":\"" to "\"}"
+#define STRIP "{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}"
+#define PIECES(more)                                                                     \
+    "{\"type\":\"Sequence\",\"decoders\":[" REPLACE(LR__MARK, " ") ",{\"type\":"         \
+                                                                   "\"ByteFallback\"},{" \
+                                                                   "\"type\":\"Fuse\"}" more "]}"
+
+/* As llama.cpp and the converted Llama 2 do it: a mark before each part between special tokens. */
+static const lr__pipeline_name sentencepiece[] = {
+    {"llama", REPLACE(" ", LR__MARK), "null", PIECES(""), 0, 1, 1},
+    {"llama", "{\"type\":\"Sequence\",\"normalizers\":[" PREPEND "," REPLACE(" ", LR__MARK) "]}",
+     "null", PIECES("," STRIP), 0, 1, 1},
+};
+
+const lr__pipeline_name *lr__pipeline_sentencepiece(int32_t has_prefix) {
+    return &sentencepiece[!!has_prefix];
 }
 
 lr_status lr__pipeline_named(const lr__pipeline_name **out, lr__text name) {
@@ -68,26 +95,6 @@ lr_status lr__pipeline_named(const lr__pipeline_name **out, lr__text name) {
 static const char *type_of(const json_t *value) {
     const char *type = json_string_value(json_object_get(value, "type"));
     return type ? type : "";
-}
-
-static lr_status read_normalizer(lr__pipeline *pipeline, const json_t *value, int32_t depth,
-                                 const char *where) {
-    const char *type = type_of(value);
-    if (!value || json_is_null(value)) return LR_OK;
-    if (!strcmp(type, "NFC")) {
-        pipeline->nfc = 1;
-        return LR_OK;
-    }
-    const json_t *list = json_object_get(value, "normalizers");
-    if (strcmp(type, "Sequence") || !json_is_array(list) || depth > 4)
-        return lr__fail(LR_E_UNSUPPORTED,
-                        "%s: normalizer \"%.80s\", expected null, NFC or a Sequence of these",
-                        where, type);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        lr_status status = read_normalizer(pipeline, json_array_get(list, i), depth + 1, where);
-        if (status < 0) return status;
-    }
-    return LR_OK;
 }
 
 static lr_status add_step(lr__pipeline *pipeline, lr__step **out, int32_t kind, const char *where) {
@@ -116,6 +123,7 @@ static lr_status read_byte_level(lr__pipeline *pipeline, const json_t *value, co
     LR_FAIL_IF(add_prefix < 0 || use_regex < 0, LR_E_FORMAT,
                "%s: ByteLevel without a boolean add_prefix_space and use_regex", where);
     LR_FAIL_IF(pipeline->byte_level, LR_E_UNSUPPORTED, "%s: ByteLevel twice", where);
+    LR_FAIL_IF(pipeline->metaspace, LR_E_UNSUPPORTED, "%s: ByteLevel behind Metaspace", where);
     if (add_prefix) LR_TRY(add_step(pipeline, &step, LR__STEP_PREFIX, where));
     if (use_regex) LR_TRY(add_step(pipeline, &step, LR__STEP_GPT2, where));
     pipeline->byte_level = 1;
@@ -174,17 +182,59 @@ static lr_status read_split(lr__pipeline *pipeline, const json_t *value, const c
     return read_pattern(step, json_object_get(value, "pattern"), where);
 }
 
+/* NULL when there is none that is known. Older files have only add_prefix_space, which then counts;
+ * beside a scheme it may not say otherwise. */
+static const char *metaspace_scheme(const json_t *value) {
+    const json_t *scheme = json_object_get(value, "prepend_scheme");
+    int adds = flag(value, "add_prefix_space");
+    const char *name = scheme ? json_string_value(scheme) : adds == 0 ? "never" : "always";
+    return name && (adds != 0 || !strcmp(name, "never")) ? name : NULL;
+}
+
+/* Spaces become ▁ and one is put first; then the text may be split before each. */
+static lr_status read_metaspace(lr__pipeline *pipeline, const json_t *value, const char *where) {
+    static const char *const schemes[] = {"never", "first", "always"};
+    lr_status status = LR_OK;
+    lr__step *step = NULL, *split = NULL;
+    const char *mark = json_string_value(json_object_get(value, "replacement"));
+    const char *scheme = metaspace_scheme(value);
+    int splits = json_object_get(value, "split") ? flag(value, "split") : 1;
+    int32_t found = -1;
+    for (int32_t i = 0; i < 3; i++)
+        if (scheme && !strcmp(scheme, schemes[i])) found = i;
+    LR_FAIL_IF(!mark || strcmp(mark, LR__MARK), LR_E_UNSUPPORTED,
+               "%s: Metaspace with replacement \"%.80s\", expected \"" LR__MARK "\"", where,
+               mark ? mark : "");
+    LR_FAIL_IF(found < 0 || splits < 0, LR_E_UNSUPPORTED,
+               "%s: Metaspace whose prepend_scheme is not never, first or always, or split no "
+               "boolean",
+               where);
+    LR_FAIL_IF(pipeline->metaspace, LR_E_UNSUPPORTED, "%s: Metaspace twice", where);
+    pipeline->metaspace = 1;
+    LR_TRY(add_step(pipeline, &step, LR__STEP_METASPACE, where));
+    step->scheme = found;
+    if (!splits) goto done;
+    LR_TRY(add_step(pipeline, &split, LR__STEP_LITERAL, where));
+    split->behaviour = LR__WITH_NEXT;
+    split->literal_size = LR__MARK_SIZE;
+    split->literal = lr__strndup(LR__MARK, LR__MARK_SIZE);
+    if (!split->literal) status = lr__nomem(LR__MARK_SIZE + 1);
+done:
+    return status;
+}
+
 static lr_status read_pre_tokenizer(lr__pipeline *pipeline, const json_t *value, int32_t depth,
                                     const char *where) {
     const char *type = type_of(value);
     if (!strcmp(type, "ByteLevel")) return read_byte_level(pipeline, value, where);
     if (!strcmp(type, "Digits")) return read_digits(pipeline, value, where);
     if (!strcmp(type, "Split")) return read_split(pipeline, value, where);
+    if (!strcmp(type, "Metaspace")) return read_metaspace(pipeline, value, where);
     const json_t *list = json_object_get(value, "pretokenizers");
     if (strcmp(type, "Sequence") || !json_is_array(list) || depth > 4)
         return lr__fail(LR_E_UNSUPPORTED,
-                        "%s: pre-tokenizer \"%.80s\", expected ByteLevel, Digits, Split or a "
-                        "Sequence of these",
+                        "%s: pre-tokenizer \"%.80s\", expected ByteLevel, Metaspace, Digits, Split "
+                        "or a Sequence of these",
                         where, type);
     for (size_t i = 0; i < json_array_size(list); i++) {
         lr_status status = read_pre_tokenizer(pipeline, json_array_get(list, i), depth + 1, where);
@@ -193,16 +243,31 @@ static lr_status read_pre_tokenizer(lr__pipeline *pipeline, const json_t *value,
     return LR_OK;
 }
 
+/* The package asks where the piece began in the text as it was given; a text put before or replaced
+ * moves that in ways of its own. */
+static lr_status check_first(const lr__pipeline *pipeline, const char *where) {
+    int has_first = 0;
+    for (size_t i = 0; i < pipeline->count; i++)
+        has_first |=
+            pipeline->steps[i].kind == LR__STEP_METASPACE && pipeline->steps[i].scheme == LR__FIRST;
+    for (size_t i = 0; i < pipeline->normals.count && has_first; i++)
+        if (pipeline->normals.items[i].kind != LR__NORMAL_NFC)
+            return lr__fail(LR_E_UNSUPPORTED,
+                            "%s: Metaspace with prepend_scheme first behind Prepend or Replace",
+                            where);
+    return LR_OK;
+}
+
 lr_status lr__pipeline_from_json(lr__pipeline *pipeline, const json_t *normalizer,
                                  const json_t *pre_tokenizer, const char *where) {
-    lr_status status = read_normalizer(pipeline, normalizer, 0, where);
-    if (status >= 0) status = read_pre_tokenizer(pipeline, pre_tokenizer, 0, where);
-    if (status >= 0 && !pipeline->byte_level)
-        return lr__fail(LR_E_UNSUPPORTED, "%s: a pre-tokenizer without ByteLevel", where);
-    return status;
+    lr_status status = lr__normals_from_json(&pipeline->normals, normalizer, where);
+    if (status < 0 || !pre_tokenizer || json_is_null(pre_tokenizer)) return status;
+    status = read_pre_tokenizer(pipeline, pre_tokenizer, 0, where);
+    return status < 0 ? status : check_first(pipeline, where);
 }
 
 void lr__pipeline_clear(lr__pipeline *pipeline) {
+    lr__normals_clear(&pipeline->normals);
     for (size_t i = 0; i < pipeline->count; i++) {
         lr__regex_free(pipeline->steps[i].regex);
         lr__free(pipeline->steps[i].literal);

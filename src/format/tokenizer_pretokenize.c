@@ -198,11 +198,51 @@ static lr_status prefix(lr__encoder *encoder, size_t level, const char *text, si
     return walk(encoder, level + 1, encoder->prefixed, size + 1);
 }
 
+/* Spaces as ▁, one more in front where the scheme wants it. */
+static lr_status metaspace(lr__encoder *encoder, size_t level, const char *text, size_t size) {
+    static const lr__text space = {" ", 1}, mark = {LR__MARK, LR__MARK_SIZE};
+    int32_t scheme = encoder->tokenizer->pipeline.steps[level].scheme;
+    int wants = scheme == LR__ALWAYS || (scheme == LR__FIRST && text == encoder->begin);
+    size_t used = 0;
+    lr_status status = lr__grow(&encoder->prefixed, &encoder->prefixed_capacity, LR__MARK_SIZE, 1);
+    if (status < 0) return status;
+    if (wants && *text != ' ' && !lr__is_mark((lr__text){text, size}, 0)) {
+        memcpy(encoder->prefixed, LR__MARK, LR__MARK_SIZE);
+        used = LR__MARK_SIZE;
+    }
+    status = lr__replace(&encoder->prefixed, &encoder->prefixed_capacity, &used,
+                         (lr__text){text, size}, space, mark);
+    return status < 0 ? status : walk(encoder, level + 1, encoder->prefixed, used);
+}
+
+/* Words that no merge joins, one by one: before each ▁ that stands behind something else. */
+static lr_status encode_words(lr__encoder *encoder, lr__text text) {
+    size_t start = 0, at = 1;
+    while (at < text.size) {
+        const char *hit = memchr(text.data + at, LR__MARK[0], text.size - at);
+        if (!hit) break;
+        at = (size_t)(hit - text.data);
+        if (lr__is_mark(text, at) &&
+            (at - start < LR__MARK_SIZE || !lr__is_mark(text, at - LR__MARK_SIZE))) {
+            lr_status status = lr__encode_word(encoder, text.data + start, at - start);
+            if (status < 0) return status;
+            start = at;
+        }
+        at++;
+    }
+    return lr__encode_word(encoder, text.data + start, text.size - start);
+}
+
 static lr_status walk(lr__encoder *encoder, size_t level, const char *text, size_t size) {
     const lr__pipeline *pipeline = &encoder->tokenizer->pipeline;
-    if (level == pipeline->count) return lr__encode_word(encoder, text, size);
-    if (pipeline->steps[level].kind == LR__STEP_PREFIX) return prefix(encoder, level, text, size);
-    return split(encoder, level, text, size);
+    if (level == pipeline->count)
+        return encoder->tokenizer->cuts_words ? encode_words(encoder, (lr__text){text, size})
+                                              : lr__encode_word(encoder, text, size);
+    switch (pipeline->steps[level].kind) {
+    case LR__STEP_PREFIX: return prefix(encoder, level, text, size);
+    case LR__STEP_METASPACE: return metaspace(encoder, level, text, size);
+    default: return split(encoder, level, text, size);
+    }
 }
 
 lr_status lr__encode_piece(lr__encoder *encoder, const char *text, size_t size) {

@@ -119,8 +119,11 @@ class Library:
 class Comparison:
     def __init__(self, ours, oracle):
         self.ours, self.oracle, self.done, self.wrong = ours, oracle, 0, 0
-        # The package decodes an added token through the byte alphabet; we print it as it is.
-        self.odd = {i for i, t in oracle.get_added_tokens_decoder().items() if not t.content.isascii()}
+        self.is_byte_level = isinstance(oracle.decoder, decoders.ByteLevel)
+        # The package decodes an added token through the byte alphabet, or prints it normalised; we
+        # print it as it is.
+        self.odd = {i for i, t in oracle.get_added_tokens_decoder().items()
+                    if not t.content.isascii() or (t.normalized and not self.is_byte_level)}
 
     def __call__(self, data):
         text = data.decode("utf-8", errors="replace")
@@ -130,6 +133,8 @@ class Comparison:
         same = found == expected
         for skip in (0, 1) if self.odd.isdisjoint(expected) else ():
             decoded = self.oracle.decode(expected, skip_special_tokens=bool(skip))
+            if "\ufffd" in decoded and not self.is_byte_level:
+                continue  # where bytes make no text the package has a mark for each, we have the bytes
             same &= self.ours.decode(found, skip).decode("utf-8", errors="replace") == decoded
         if not same:
             self.wrong += 1

@@ -6,48 +6,13 @@
 
 static json_t *cases;
 
-static void load_cases(void) {
-    const char *folder = getenv("LR_GOLDEN");
-    char path[600];
-    snprintf(path, sizeof path, "%s/tokenizer/cases.json", folder ? folder : "tests/golden");
-    cases = json_load_file(path, 0, NULL);
-    ck_assert_msg(cases != NULL, "%s cannot be read", path);
-}
-
+static void load_cases(void) { cases = load_golden("tokenizer/cases.json"); }
 static void drop_cases(void) { json_decref(cases); }
 
 static lr_tokenizer *open_variant(const json_t *variant) {
-    lr_tokenizer *tokenizer = NULL;
-    json_t *change = json_deep_copy(json_object_get(variant, "change"));
-    json_int_t base = json_integer_value(json_object_get(change, "base"));
-    json_t *whole = json_deep_copy(json_array_get(json_object_get(cases, "bases"), (size_t)base));
-    json_t *model = json_object_get(whole, "model");
-    json_object_update(model, json_object_get(change, "model"));
-    json_object_del(change, "model");
-    json_object_update(whole, change);
-    CHECK_OK(lr__tokenizer_from_json(&tokenizer, whole,
-                                     json_string_value(json_object_get(variant, "name"))));
-    json_decref(whole);
-    json_decref(change);
-    return tokenizer;
-}
-
-static size_t from_hex(const json_t *value, char *bytes) {
-    const char *hex = json_string_value(value);
-    size_t size = strlen(hex) / 2;
-    for (size_t i = 0; i < size; i++) {
-        unsigned byte;
-        sscanf(hex + 2 * i, "%2x", &byte);
-        bytes[i] = (char)byte;
-    }
-    return size;
-}
-
-static size_t ids_of(const json_t *list, int32_t *ids) {
-    size_t count = json_array_size(list);
-    for (size_t i = 0; i < count; i++)
-        ids[i] = (int32_t)json_integer_value(json_array_get(list, i));
-    return count;
+    const json_t *base = json_object_get(json_object_get(variant, "change"), "base");
+    const json_t *bases = json_object_get(cases, "bases");
+    return changed_tokenizer(json_array_get(bases, (size_t)json_integer_value(base)), variant);
 }
 
 /* The count alone, and every prefix of the ids. */

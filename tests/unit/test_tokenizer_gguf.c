@@ -155,8 +155,8 @@ static void check_refused(lr_status wanted, const char *message) {
 }
 
 START_TEST(refused_names) {
-    begin_named("llama", "smollm");
-    check_refused(LR_E_UNSUPPORTED, "tokenizer.ggml.model is \"llama\"");
+    begin_named("bert", "smollm");
+    check_refused(LR_E_UNSUPPORTED, "tokenizer.ggml.model is \"bert\", expected gpt2 or llama");
     begin_named(NULL, "smollm");
     check_refused(LR_E_UNSUPPORTED, "tokenizer.ggml.model is \"\"");
     begin_named("gpt2", "chameleon");

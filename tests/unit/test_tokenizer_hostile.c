@@ -2,6 +2,14 @@
 #include "faults.h"
 #include "tokenizer_fixture.h"
 
+#define NFC "{\"type\":\"NFC\"}"
+#define NINE_NFC NFC "," NFC "," NFC "," NFC "," NFC "," NFC "," NFC "," NFC "," NFC
+#define METASPACE(more) "{\"type\":\"Metaspace\",\"replacement\":\"\xe2\x96\x81\"" more "}"
+#define PIECES                                                                        \
+    "{\"type\":\"Replace\",\"pattern\":{\"String\":\"\xe2\x96\x81\"},\"content\":\" " \
+    "\"},{\"type\":"                                                                  \
+    "\"ByteFallback\"},{\"type\":\"Fuse\"}"
+
 /* A member of SMALL replaced (NULL: removed), and what must come of it. */
 static const struct {
     const char *path, *value;
@@ -12,7 +20,8 @@ static const struct {
     {"model", "[]", LR_E_FORMAT, "no model"},
     {"model.type", "\"Unigram\"", LR_E_UNSUPPORTED, "model \"Unigram\""},
     {"model.type", "7", LR_E_UNSUPPORTED, "expected BPE"},
-    {"model.byte_fallback", "true", LR_E_UNSUPPORTED, "byte_fallback"},
+    {"model.byte_fallback", "true", LR_E_UNSUPPORTED, "byte_fallback behind ByteLevel"},
+    {"model.byte_fallback", "\"yes\"", LR_E_FORMAT, "byte_fallback"},
     {"model.dropout", "0.5", LR_E_UNSUPPORTED, "dropout"},
     {"model.continuing_subword_prefix", "\"##\"", LR_E_UNSUPPORTED, "continuing_subword_prefix"},
     {"model.end_of_word_suffix", "3", LR_E_UNSUPPORTED, "end_of_word_suffix"},
@@ -47,13 +56,43 @@ static const struct {
     {"normalizer", "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFKC\"}]}",
      LR_E_UNSUPPORTED, "NFKC"},
     {"normalizer", "{\"type\":\"Sequence\"}", LR_E_UNSUPPORTED, "Sequence"},
+    {"normalizer", "{\"type\":\"Prepend\"}", LR_E_FORMAT, "Prepend without a text"},
+    {"normalizer", "{\"type\":\"Replace\",\"content\":\"a\"}", LR_E_UNSUPPORTED, "Replace"},
+    {"normalizer", "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a\"},\"content\":\"a\"}",
+     LR_E_UNSUPPORTED, "Replace"},
+    {"normalizer", "{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"a\"}",
+     LR_E_UNSUPPORTED, "Replace"},
+    {"normalizer", "{\"type\":\"Sequence\",\"normalizers\":[" NINE_NFC "]}", LR_E_UNSUPPORTED,
+     "more than 8 normalizers"},
     {"pre_tokenizer", NULL, LR_E_UNSUPPORTED, "pre-tokenizer"},
     {"pre_tokenizer", "null", LR_E_UNSUPPORTED, "pre-tokenizer"},
-    {"pre_tokenizer.type", "\"Metaspace\"", LR_E_UNSUPPORTED, "Metaspace"},
+    {"pre_tokenizer.type", "\"Metaspace\"", LR_E_UNSUPPORTED, "Metaspace with replacement \"\""},
+    {"pre_tokenizer", METASPACE(""), LR_E_UNSUPPORTED, "without ByteLevel and a decoder with it"},
+    {"pre_tokenizer", METASPACE(",\"split\":0"), LR_E_UNSUPPORTED, "split"},
+    {"pre_tokenizer", METASPACE(",\"prepend_scheme\":\"last\""), LR_E_UNSUPPORTED, "scheme"},
+    {"pre_tokenizer", METASPACE(",\"prepend_scheme\":5"), LR_E_UNSUPPORTED, "scheme"},
+    {"pre_tokenizer", METASPACE(",\"prepend_scheme\":\"first\",\"add_prefix_space\":false"),
+     LR_E_UNSUPPORTED, "scheme"},
+    {"pre_tokenizer",
+     "{\"type\":\"Sequence\",\"pretokenizers\":[" METASPACE("") "," METASPACE("") "]}",
+     LR_E_UNSUPPORTED, "Metaspace twice"},
+    {"pre_tokenizer",
+     "{\"type\":\"Sequence\",\"pretokenizers\":[" METASPACE(
+         "") ",{\"type\":\"ByteLevel\",\"add_prefix_space\":false}]}",
+     LR_E_UNSUPPORTED, "ByteLevel behind Metaspace"},
     {"pre_tokenizer.add_prefix_space", NULL, LR_E_FORMAT, "add_prefix_space"},
     {"pre_tokenizer.use_regex", "1", LR_E_FORMAT, "use_regex"},
     {"pre_tokenizer", "{\"type\":\"Digits\",\"individual_digits\":true}", LR_E_UNSUPPORTED,
      "without ByteLevel"},
+    {"decoder", "{\"type\":\"Sequence\",\"decoders\":[]}", LR_E_UNSUPPORTED, "decoder Sequence"},
+    {"decoder", "{\"type\":\"Sequence\",\"decoders\":[" PIECES ",{\"type\":\"Strip\"}]}",
+     LR_E_UNSUPPORTED, "decoder Sequence"},
+    {"decoder",
+     "{\"type\":\"Sequence\",\"decoders\":[" PIECES
+     ",{\"type\":\"Strip\",\"content\":\" \",\"start\":-1,\"stop\":0}]}",
+     LR_E_UNSUPPORTED, "decoder Sequence"},
+    {"decoder", "{\"type\":\"Sequence\",\"decoders\":[" PIECES "]}", LR_E_UNSUPPORTED,
+     "with ByteLevel and a decoder without it"},
     {"pre_tokenizer", "{\"type\":\"Digits\"}", LR_E_FORMAT, "individual_digits"},
     {"decoder", NULL, LR_E_UNSUPPORTED, "decoder"},
     {"decoder.type", "\"WordPiece\"", LR_E_UNSUPPORTED, "WordPiece"},
@@ -266,6 +305,39 @@ START_TEST(memory) {
 }
 END_TEST
 
+/* The same for the readers of SentencePiece's forms. */
+START_TEST(memory_of_pieces) {
+    json_t *root = parse(SMALL);
+    damage(root, "normalizer",
+           "{\"type\":\"Sequence\",\"normalizers\":[" NFC
+           ",{\"type\":\"Replace\",\"pattern\":{\"String\":\"x\"},\"content\":\"y\"},"
+           "{\"type\":\"Prepend\",\"prepend\":\"\xe2\x96\x81\"}]}");
+    damage(root, "pre_tokenizer", METASPACE(""));
+    damage(root, "decoder", "{\"type\":\"Sequence\",\"decoders\":[" PIECES "]}");
+    long refused = 0;
+    for (faults_asked = 1; faults_asked > refused - 1; refused++) {
+        faults_begin(refused);
+        lr_status status = whole_life(root);
+        ck_assert_int_eq(faults_end(), 0);
+        ck_assert_msg(status >= 0 || status == LR_E_NOMEM, "%ld: %s", refused, lr_last_error());
+    }
+    ck_assert_int_gt(refused, 15);
+    json_decref(root);
+}
+END_TEST
+
+START_TEST(first_behind_others) {
+    lr_tokenizer *tokenizer = NULL;
+    json_t *root = parse(SMALL);
+    damage(root, "normalizer", "{\"type\":\"Prepend\",\"prepend\":\"a\"}");
+    damage(root, "pre_tokenizer", METASPACE(",\"prepend_scheme\":\"first\""));
+    damage(root, "decoder", "{\"type\":\"Sequence\",\"decoders\":[" PIECES "]}");
+    ck_assert_int_eq(lr__tokenizer_from_json(&tokenizer, root, "here"), LR_E_UNSUPPORTED);
+    ck_assert_ptr_nonnull(strstr(lr_last_error(), "first behind Prepend"));
+    json_decref(root);
+}
+END_TEST
+
 Suite *tokenizer_hostile_suite(void);
 Suite *tokenizer_hostile_suite(void) {
     Suite *suite = suite_create("tokenizer_hostile");
@@ -277,6 +349,8 @@ Suite *tokenizer_hostile_suite(void) {
     tcase_add_test(files, holes);
     tcase_add_test(files, repeated_merge);
     tcase_add_test(files, memory);
+    tcase_add_test(files, memory_of_pieces);
+    tcase_add_test(files, first_behind_others);
     tcase_set_timeout(files, 30);
     suite_add_tcase(suite, files);
     return suite;
