@@ -30,10 +30,16 @@ enum { LR__MARK_SIZE = 3 };
 /* ---- characters (tokenizer_unicode.c) ---- */
 
 enum {
-    LR__LETTER = 1,  /* \p{L} */
-    LR__NUMBER = 2,  /* \p{N} of the regular expressions */
-    LR__NUMERIC = 4, /* what Digits splits: \p{N} of a newer Unicode */
-    LR__SPACE = 8    /* White_Space */
+    LR__LETTER = 1,     /* \p{L} */
+    LR__NUMBER = 2,     /* \p{N} of the regular expressions */
+    LR__NUMERIC = 4,    /* what Digits splits: \p{N} of a newer Unicode */
+    LR__SPACE = 8,      /* White_Space */
+    LR__UPPER = 16,     /* \p{Lu}, \p{Lt} */
+    LR__LOWER = 32,     /* \p{Ll} */
+    LR__COMBINING = 64, /* \p{M} */
+    /* In lr__case_ranges only: the two cases in turn. */
+    LR__UPPER_FIRST = 256,
+    LR__LOWER_FIRST = 512
 };
 
 /* Classes of the basic plane, one byte each; the planes above are searched. */
@@ -54,6 +60,9 @@ typedef struct lr__range {
 const lr__range *lr__range_find(const lr__range *ranges, size_t count, uint32_t code);
 extern const lr__range lr__class_ranges[], lr__young_marks[], lr__young_words[];
 extern const size_t lr__class_range_count, lr__young_mark_count, lr__young_word_count;
+/* Of tokenizer_case.c. */
+extern const lr__range lr__case_ranges[];
+extern const size_t lr__case_range_count;
 
 /* The character at `text` of valid UTF-8; *bytes is its length. */
 static inline uint32_t lr__utf8_at(const char *text, size_t *bytes) {
@@ -199,6 +208,7 @@ enum {
     LR__STEP_DIGITS,
     LR__STEP_GPT2,
     LR__STEP_CL100K,
+    LR__STEP_TEKKEN,
     LR__STEP_REGEX,
     LR__STEP_LITERAL,
     LR__STEP_PREFIX,
@@ -263,6 +273,11 @@ typedef struct lr__decoder {
 lr_status lr__decoder_from_json(lr__decoder *decoder, const json_t *value, const char *where);
 /* The byte that "<0xNN>" stands for, -1 for other texts. */
 int lr__byte_of_token(lr__text text);
+
+/* End of the match that begins at `at` (tokenizer_scan.c): there is always one. */
+size_t lr__scan_gpt2(const lr__classes *classes, lr__text text, size_t at);
+size_t lr__scan_cl100k(const lr__classes *classes, lr__text text, size_t at, int32_t digits);
+size_t lr__scan_tekken(const lr__classes *classes, lr__text text, size_t at);
 
 lr_status lr__regex_compile(pcre2_code **out, lr__text pattern, const char *where);
 void lr__regex_free(pcre2_code *regex);

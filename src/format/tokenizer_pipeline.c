@@ -9,7 +9,14 @@
 #define CL100K_HEAD CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
 #define CL100K_TAIL "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
-/* Patterns that are scanned by hand (tokenizer_pretokenize.c). */
+#define LED "[^\\r\\n\\p{L}\\p{N}]?"
+#define BEGIN_WORD "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define END_WORD "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define TEKKEN                                                   \
+    LED BEGIN_WORD "*" END_WORD "+|" LED BEGIN_WORD "+" END_WORD \
+                   "*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+/* Patterns that are scanned by hand (tokenizer_scan.c). */
 static const struct {
     const char *pattern;
     int32_t kind, digits;
@@ -17,6 +24,7 @@ static const struct {
     {GPT2, LR__STEP_GPT2, 0},
     {CL100K_HEAD "\\p{N}" CL100K_TAIL, LR__STEP_CL100K, 1},
     {CL100K_HEAD "\\p{N}{1,3}" CL100K_TAIL, LR__STEP_CL100K, 3},
+    {TEKKEN, LR__STEP_TEKKEN, 0},
 };
 
 #define BYTE_LEVEL(use_regex)                                                         \
@@ -36,6 +44,15 @@ static const struct {
 #define SMOLLM_STEPS \
     SEQUENCE("{\"type\":\"Digits\",\"individual_digits\":true}", BYTE_LEVEL("true"))
 #define LLAMA3_STEPS SEQUENCE(SPLIT(JSON_CL100K("\\\\p{N}{1,3}")), BYTE_LEVEL("false"))
+#define JSON_LED "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?"
+#define JSON_BEGIN "[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
+#define JSON_END "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]"
+#define JSON_TEKKEN                                                                 \
+    JSON_LED JSON_BEGIN                                                             \
+        "*" JSON_END "+|" JSON_LED JSON_BEGIN "+" JSON_END                          \
+        "*|\\\\p{N}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*|\\\\s*[\\\\r\\\\n]+|" \
+        "\\\\s+(?!\\\\S)|\\\\s+"
+#define TEKKEN_STEPS SEQUENCE(SPLIT(JSON_TEKKEN), BYTE_LEVEL("false"))
 #define QWEN2_STEPS SEQUENCE(SPLIT(JSON_CL100K("\\\\p{N}")), BYTE_LEVEL("false"))
 #define NFC "{\"type\":\"NFC\"}"
 
@@ -51,6 +68,7 @@ static const lr__pipeline_name names[] = {
     {"llama3", "null", LLAMA3_STEPS, DECODER, 1, 1, 0},
     {"llama-v3", "null", LLAMA3_STEPS, DECODER, 1, 1, 0},
     {"qwen2", NFC, QWEN2_STEPS, DECODER, 0, 0, 0},
+    {"tekken", "null", TEKKEN_STEPS, DECODER, 1, 1, 0},
 };
 
 const lr__pipeline_name *lr__pipeline_known(size_t index) {

@@ -1,96 +1,8 @@
 /* Splitting a text into the words that merges never cross. Each step cuts the pieces the step
- * before left. The two patterns nearly every model uses are scanned by hand; they follow
- *   GPT-2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
- *   cl100k   (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|
- *            ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
- * character by character, and are checked against the expressions in the tests. */
+ * before left. */
 #include "format/tokenizer_parts.h"
 
 #include <string.h>
-
-enum { WORDLY = LR__LETTER | LR__NUMBER | LR__SPACE };
-
-/* End of the run of characters whose class, masked, is `wanted`. */
-static size_t run_end(const lr__classes *classes, lr__text text, size_t at, int mask, int wanted) {
-    size_t bytes;
-    for (; at < text.size; at += bytes)
-        if ((lr__class_at(classes, text.data + at, &bytes) & mask) != wanted) break;
-    return at;
-}
-
-/* Bytes of 's 't 're 've 'm 'll 'd at `at`, where an apostrophe stands; 0 when it is none. */
-static size_t contraction(lr__text text, size_t at, int any_case) {
-    size_t left = text.size - at;
-    const char *t = text.data + at;
-    if (left < 2) return 0;
-    /* The long s, the one character beyond ASCII that folds to a letter of these. */
-    if (any_case && left >= 3 && !memcmp(t + 1, "\xc5\xbf", 2)) return 3;
-    int fold = any_case ? 0x20 : 0, a = t[1] | fold;
-    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
-    if (left < 3) return 0;
-    int b = t[2] | fold;
-    return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
-}
-
-/* \s+(?!\S)|\s+ : the run, without its last character when text follows and there are others. */
-static size_t spaces_end(lr__text text, size_t at, size_t end) {
-    if (end == text.size) return end;
-    size_t last = lr__utf8_back(text.data, end);
-    return last > at ? last : end;
-}
-
-static size_t scan_gpt2(const lr__classes *classes, lr__text text, size_t at) {
-    size_t bytes;
-    if (text.data[at] == '\'') {
-        size_t length = contraction(text, at, 0);
-        if (length) return at + length;
-    }
-    int class = lr__class_at(classes, text.data + at, &bytes) & WORDLY;
-    if (class != LR__SPACE) return run_end(classes, text, at + bytes, WORDLY, class);
-    if (text.data[at] == ' ' && at + 1 < text.size) {
-        class = lr__class_at(classes, text.data + at + 1, &bytes) & WORDLY;
-        if (class != LR__SPACE) return run_end(classes, text, at + 1 + bytes, WORDLY, class);
-    }
-    return spaces_end(text, at, run_end(classes, text, at, LR__SPACE, LR__SPACE));
-}
-
-static int is_line_end(char c) { return c == '\r' || c == '\n'; }
-
-static size_t numbers_end(const lr__classes *classes, lr__text text, size_t at, int32_t limit) {
-    size_t bytes;
-    for (; limit && at < text.size; limit--, at += bytes)
-        if (!(lr__class_at(classes, text.data + at, &bytes) & LR__NUMBER)) break;
-    return at;
-}
-
-/* ?[^\s\p{L}\p{N}]+[\r\n]* from its first mark on. */
-static size_t marks_end(const lr__classes *classes, lr__text text, size_t at) {
-    at = run_end(classes, text, at, WORDLY, 0);
-    while (at < text.size && is_line_end(text.data[at])) at++;
-    return at;
-}
-
-static size_t scan_cl100k(const lr__classes *classes, lr__text text, size_t at, int32_t digits) {
-    size_t bytes, after;
-    if (text.data[at] == '\'') {
-        size_t length = contraction(text, at, 1);
-        if (length) return at + length;
-    }
-    int class = lr__class_at(classes, text.data + at, &bytes) & WORDLY;
-    if (class == LR__NUMBER) return numbers_end(classes, text, at, digits);
-    if (class == LR__LETTER) return run_end(classes, text, at, LR__LETTER, LR__LETTER);
-    int next = -1;
-    if (at + bytes < text.size)
-        next = lr__class_at(classes, text.data + at + bytes, &after) & WORDLY;
-    if (next == LR__LETTER && !is_line_end(text.data[at]))
-        return run_end(classes, text, at + bytes, LR__LETTER, LR__LETTER);
-    if (!class) return marks_end(classes, text, at);
-    if (!next && text.data[at] == ' ') return marks_end(classes, text, at + 1);
-    size_t end = run_end(classes, text, at, LR__SPACE, LR__SPACE);
-    for (size_t i = end; i > at; i--)
-        if (is_line_end(text.data[i - 1])) return i;
-    return spaces_end(text, at, end);
-}
 
 static int find_numeric(const lr__classes *classes, lr__text text, size_t at, size_t *start,
                         size_t *end) {
@@ -112,8 +24,9 @@ static lr_status find_match(lr__encoder *encoder, size_t level, lr__text text, s
     if (at >= text.size) return 0;
     *start = at;
     switch (step->kind) {
-    case LR__STEP_GPT2: return *end = scan_gpt2(classes, text, at), 1;
-    case LR__STEP_CL100K: return *end = scan_cl100k(classes, text, at, step->digits), 1;
+    case LR__STEP_GPT2: return *end = lr__scan_gpt2(classes, text, at), 1;
+    case LR__STEP_CL100K: return *end = lr__scan_cl100k(classes, text, at, step->digits), 1;
+    case LR__STEP_TEKKEN: return *end = lr__scan_tekken(classes, text, at), 1;
     case LR__STEP_DIGITS: return find_numeric(classes, text, at, start, end);
     case LR__STEP_REGEX: return lr__regex_find(encoder, level, text, at, start, end);
     default: break;

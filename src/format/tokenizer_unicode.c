@@ -15,9 +15,17 @@ const lr__range *lr__range_find(const lr__range *ranges, size_t count, uint32_t 
     return low < count && ranges[low].first <= code ? &ranges[low] : NULL;
 }
 
+static int case_in(const lr__range *range, uint32_t code) {
+    uint32_t odd = (code - range->first) & 1;
+    if (range->class == LR__UPPER_FIRST) return odd ? LR__LOWER : LR__UPPER;
+    if (range->class == LR__LOWER_FIRST) return odd ? LR__UPPER : LR__LOWER;
+    return (int)range->class;
+}
+
 int lr__class_of(uint32_t code) {
     const lr__range *range = lr__range_find(lr__class_ranges, lr__class_range_count, code);
-    return range ? (int)range->class : 0;
+    const lr__range *letters = lr__range_find(lr__case_ranges, lr__case_range_count, code);
+    return (range ? (int)range->class : 0) | (letters ? case_in(letters, code) : 0);
 }
 
 void lr__classes_fill(lr__classes *classes) {
@@ -27,6 +35,11 @@ void lr__classes_fill(lr__classes *classes) {
         if (range->first > 0xffff) break;
         uint32_t last = range->last < 0xffff ? range->last : 0xffff;
         memset(classes->plane0 + range->first, (int)range->class, last - range->first + 1);
+    }
+    for (size_t i = 0; i < lr__case_range_count; i++) {
+        const lr__range *range = &lr__case_ranges[i];
+        for (uint32_t code = range->first; code <= range->last && code <= 0xffff; code++)
+            classes->plane0[code] |= (unsigned char)case_in(range, code);
     }
 }
 

@@ -21,6 +21,10 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 CL100K = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
           r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 
+TEKKEN = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+          r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}"
+          r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+
 PIECES = [
     "the", " The", "hello", " world", "'s", "'S", "'re", "'LL", "'\u017f", "'ve", "'d", "'x", "don't",
     " ", "  ", "   ", "\t", "\n", "\r\n", "\n\n", " \n ", "\x0b", "\x0c", "\x85", "\u00a0", "\u1680",
@@ -35,6 +39,8 @@ PIECES = [
     "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f1e9\U0001f1ea", "\u2764\ufe0f", "\U0001f44d\U0001f3fd",
     ".", ",", "!!", "...", "-->", "{}", "();", "\"", "`", "_", "__init__", "x_1", "\\n", "/", "@#$%^&*",
     "\u1c89", "\ua7cb", "\U00010d40", "\U0001e5f0", "\u0378", "\ue000", "\U000f0000", "\U0010ffff", "\ufffe",
+    "camelCase", "HTTPServer", "ABC", " XmlId", "\u01c5", "\u02b0A", "\u4e2dA", "\u4e2dAB\u4e2dC", "\u0301A", " \u0301a",
+    "//", "/\n", "\u00c9\u00e9", "\u0410\u0431\u0412", "\u10d0\u1c90", "\U00010400\U00010428", "\U0001e900\U0001e922",
     "\ufffd", "\ufffd\ufffd", "\u00aa", "\u02b0", "\u0345", "\u20ac", "\u2014",
 ]
 BYTES = [
@@ -56,6 +62,7 @@ def pipeline(name):
         "llama-bpe": (None, pre_tokenizers.Sequence([split("{1,3}"), bare]), True),
         "llama3": (None, pre_tokenizers.Sequence([split("{1,3}"), bare]), True),
         "qwen2": (normalizers.NFC(), pre_tokenizers.Sequence([split(""), bare]), False),
+        "tekken": (None, pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(TEKKEN), "isolated"), bare]), True),
     }[name]
 
 

@@ -16,7 +16,7 @@ import random
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from check_tokenizer import BYTES, CL100K, PIECES, nasty
+from check_tokenizer import BYTES, CL100K, TEKKEN, nasty
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
@@ -72,6 +72,7 @@ def variants(base):
         "smollm": dict(pre_tokenizer=sequence(dict(type="Digits", individual_digits=True), byte_level())),
         "llama3": dict(pre_tokenizer=sequence(split(CL100K % "{1,3}"), plain), model=dict(ignore_merges=True)),
         "qwen2": dict(normalizer=nfc, pre_tokenizer=sequence(split(CL100K % ""), plain)),
+        "tekken": dict(pre_tokenizer=sequence(split(TEKKEN), plain), model=dict(ignore_merges=True)),
         "gpt2-pcre": dict(pre_tokenizer=sequence(split("(?:" + GPT2 + ")"), plain)),
         "llama3-pcre": dict(pre_tokenizer=sequence(split("(?:" + CL100K % "{1,3}" + ")"), plain)),
         "flags": dict(normalizer=dict(type="Sequence", normalizers=[nfc]), added_tokens=flags),

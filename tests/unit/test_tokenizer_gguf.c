@@ -218,7 +218,7 @@ END_TEST
 /* What is written reads back as the same tokenizer, for every name. */
 START_TEST(files_read_back) {
     static const char *const names[] = {"gpt-2",  "gpt2",     "smollm", "llama-bpe",
-                                        "llama3", "llama-v3", "qwen2"};
+                                        "llama3", "llama-v3", "qwen2",  "tekken"};
     const char *name = names[_i];
     lr_tokenizer *first = NULL, *second = NULL;
     lr__tokenizer_files files;
