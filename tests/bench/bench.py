@@ -2,7 +2,8 @@
 """Speed against the machine's own limit and against peers, all in one run.
 
 Each round measures, one after the other: SGEMM, `lowrank eval`, transformers F32 on the same
-windows (where --peers names a Python that has it), batched sampling. The fastest of the rounds
+windows (where --peers names a Python that has it), batched sampling; then tokenizing, one thread,
+beside the tokenizers package. The fastest of the rounds
 counts, the spread is kept beside it. Perplexities must agree to four digits. Prints the figures
 and appends them as one line to results.jsonl. The formulas stand in README.md beside this file.
 """
@@ -37,6 +38,13 @@ def evaluate_peer(args):
               "--window", args.window, "--windows", args.windows, "--threads", args.threads)  # fmt: skip
     found = json.loads(out)
     return found["results"][0] | {k: found[k] for k in ("torch", "transformers")}
+
+
+def tokenize(args):
+    """Our tokenizer and the tokenizers package on the text, one thread each, same ids."""
+    out = run(args.peers, HERE.parent / "golden/check_tokenizer.py", "--speed", "--library",
+              HERE.parent.parent / "lib/liblowrank.so", args.model, args.text)  # fmt: skip
+    return json.loads(out.splitlines()[-1])
 
 
 def flops_per_token(info, window):
@@ -124,6 +132,9 @@ def main():
         record["eval_over_transformers"] = max(rates) / max(theirs)
         record["peers"] = {k: peers[0][k] for k in ("torch", "transformers")}
         print(f"transformers F32      {max(theirs):8.1f} tokens/s, we are {max(rates) / max(theirs):.2f}x")
+        record["tokenize"] = words = tokenize(args)
+        print(f"tokenize, 1 thread    {words['bytes_per_second'] / 1e6:8.1f} MB/s, "
+              f"{words['over_tokenizers']:.1f}x tokenizers {words['tokenizers']}")
         if abs(peers[0]["perplexity"] / ours[0]["perplexity"] - 1) > 1e-4:
             sys.exit(f"perplexity {ours[0]['perplexity']}, transformers {peers[0]['perplexity']}")
     else:
