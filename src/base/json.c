@@ -1,5 +1,5 @@
-/* JSON in: bounded in size and depth, strict about duplicates. JSON out: reals in the fewest digits
- * that read back as the same number, with a point in every locale. */
+/* JSON in: bounded in size, depth and number of values, strict about duplicates. JSON out: reals in
+ * the fewest digits that read back as the same number, with a point in every locale. */
 #include "base/json.h"
 
 #include "base/file.h"
@@ -8,11 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_DEPTH = 64, MAX_BYTES = 1 << 28 };
+enum { MAX_DEPTH = 64, MAX_VALUES = 1 << 24, MAX_BYTES = 1 << 28 };
 
-/* Deepest nesting of brackets outside strings, counted only as far as the limit. */
-static int is_too_deep(const char *text, size_t size) {
-    int depth = 0, in_string = 0;
+/* Nesting of brackets and number of values, outside strings, counted only as far as the limits:
+ * a value of two bytes in a file is fifty in memory. */
+static lr_status check_extent(const char *text, size_t size, const char *where) {
+    int depth = 0, in_string = 0, values = 1;
     for (size_t i = 0; i < size; i++) {
         char c = text[i];
         if (in_string) {
@@ -20,15 +21,17 @@ static int is_too_deep(const char *text, size_t size) {
                 i++;
             else if (c == '"')
                 in_string = 0;
-        } else if (c == '"') {
-            in_string = 1;
-        } else if (c == '{' || c == '[') {
-            if (++depth > MAX_DEPTH) return 1;
-        } else if (c == '}' || c == ']') {
-            depth--;
+            continue;
         }
+        in_string = c == '"';
+        depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+        values += c == ',' || c == '{' || c == '[';
+        if (depth > MAX_DEPTH)
+            return lr__fail(LR_E_FORMAT, "%s: JSON nested deeper than %d", where, MAX_DEPTH);
+        if (values > MAX_VALUES)
+            return lr__fail(LR_E_FORMAT, "%s: JSON of more than %d values", where, MAX_VALUES);
     }
-    return 0;
+    return LR_OK;
 }
 
 lr_status lr__json_parse(json_t **out, const char *text, size_t size, const char *where) {
@@ -36,8 +39,8 @@ lr_status lr__json_parse(json_t **out, const char *text, size_t size, const char
     if (size > MAX_BYTES)
         return lr__fail(LR_E_FORMAT, "%s: JSON of %zu bytes, at most %d are read", where, size,
                         MAX_BYTES);
-    if (is_too_deep(text, size))
-        return lr__fail(LR_E_FORMAT, "%s: JSON nested deeper than %d", where, MAX_DEPTH);
+    lr_status status = check_extent(text, size, where);
+    if (status < 0) return status;
     json_error_t error;
     *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
     if (*out) return LR_OK;

@@ -6,8 +6,8 @@
 
 #include <jansson.h>
 
-/* Parses an object or array of at most 256 MiB and 64 levels; duplicate names and NULs are refused.
- * `where` names the file in the message, beside line and column. */
+/* Parses an object or array of at most 256 MiB, 64 levels and 2^24 values; duplicate names and NULs
+ * are refused. `where` names the file in the message, beside line and column. */
 lr_status lr__json_parse(json_t **out, const char *text, size_t size, const char *where);
 /* At most `limit` bytes of a file. */
 lr_status lr__json_read(json_t **out, const char *path, size_t limit);

@@ -13,7 +13,13 @@
 #define NOT_SPACES \
     "\\x{0}-\\x{8}\\x{e}-\\x{1f}!-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{2fff}\\x{3001}-\\x{10ffff}"
 
-enum { MATCH_LIMIT = 20000000, HEAP_LIMIT_KIB = 65536, JIT_STACK = 1 << 20, MAX_DEPTH = 16 };
+enum {
+    MATCH_LIMIT = 20000000,
+    DEPTH_LIMIT = 2000000,
+    HEAP_LIMIT_KIB = 65536,
+    JIT_STACK = 1 << 20,
+    MAX_DEPTH = 16
+};
 
 typedef struct translator {
     lr__text in;
@@ -295,6 +301,7 @@ static lr_status prepare(lr__encoder *encoder, size_t step) {
         encoder->jit_stack = pcre2_jit_stack_create(1 << 15, JIT_STACK, encoder->memory);
         if (encoder->limits) {
             pcre2_set_match_limit(encoder->limits, MATCH_LIMIT);
+            pcre2_set_depth_limit(encoder->limits, DEPTH_LIMIT);
             pcre2_set_heap_limit(encoder->limits, HEAP_LIMIT_KIB);
             if (encoder->jit_stack)
                 pcre2_jit_stack_assign(encoder->limits, NULL, encoder->jit_stack);

@@ -66,6 +66,20 @@ START_TEST(test_depth) {
 }
 END_TEST
 
+/* One value too many is refused before memory is spent on them. */
+START_TEST(test_count) {
+    size_t values = (1 << 24) + 1, size = 2 * values + 1;
+    json_t *value = NULL;
+    char *text = malloc(size);
+    ck_assert_ptr_nonnull(text);
+    for (size_t i = 0; i < values; i++) memcpy(text + 2 * i, i ? ",1" : "[1", 2);
+    text[size - 1] = ']';
+    ck_assert_int_eq(lr__json_parse(&value, text, size, "many"), LR_E_FORMAT);
+    ck_assert_str_eq(lr_last_error(), "many: JSON of more than 16777216 values");
+    free(text);
+}
+END_TEST
+
 START_TEST(test_raw_nul) {
     json_t *value;
     ck_assert_int_eq(lr__json_parse(&value, "[\"a\0b\"]", 7, "here"), LR_E_FORMAT);
@@ -168,6 +182,7 @@ Suite *json_suite(void) {
     tcase_add_loop_test(tests, test_bad, 0, (int)(sizeof bad / sizeof bad[0]));
     tcase_add_test(tests, test_position);
     tcase_add_test(tests, test_depth);
+    tcase_add_test(tests, test_count);
     tcase_add_test(tests, test_raw_nul);
     tcase_add_test(tests, test_read);
     tcase_add_test(tests, test_members);
