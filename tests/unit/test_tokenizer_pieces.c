@@ -232,12 +232,12 @@ static lr_status open_vocabulary(lr_tokenizer **out, const vocabulary *v, int32_
 /* Short words and those that go through the heap. */
 START_TEST(like_a_plain_search) {
     uint32_t state = 3;
-    for (int round = 0; round < 40; round++) {
+    for (int round = 0; round < 12; round++) {
         vocabulary v;
         lr_tokenizer *tokenizer = NULL;
         make_vocabulary(&v, &state);
         CHECK_OK(open_vocabulary(&tokenizer, &v, v.count));
-        for (int word = 0; word < 60; word++) {
+        for (int word = 0; word < 40; word++) {
             char text[120];
             int32_t expected[120];
             size_t size = 1 + draw(&state, word % 2 ? 30 : 110);
@@ -307,6 +307,7 @@ Suite *tokenizer_pieces_suite(void) {
     tcase_add_test(data, long_texts);
     suite_add_tcase(suite, data);
     TCase *plain = tcase_create("plain");
+    tcase_set_timeout(plain, 60);
     tcase_add_test(plain, like_a_plain_search);
     tcase_add_test(plain, refused_vocabularies);
     suite_add_tcase(suite, plain);
