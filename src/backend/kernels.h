@@ -35,6 +35,20 @@ typedef struct lr__attend_task {
 #define LR__ATTEND_SCRATCH(queries, first) \
     (((queries) < LR__ATTEND_QUERIES ? (queries) : LR__ATTEND_QUERIES) * ((first) + (queries)))
 
+/* One row against weights as they are stored, in one of LR_F32, BF16, F16, I8, Q8_0, Q4_1: for few rows
+ * memory sets the time, and widening in registers keeps it streaming. */
+typedef struct lr__stored_task {
+    int32_t dtype;
+    int64_t outs;
+    int64_t k;      /* a multiple of 32 for the block types */
+    const float *x; /* [k] */
+    const void *w;  /* [outs] rows, row_bytes apart */
+    int64_t row_bytes;
+    const void *scales; /* LR_I8: binary16, one for 32 numbers; rows scale_bytes apart */
+    int64_t scale_bytes;
+    float *y; /* [outs] */
+} lr__stored_task;
+
 /* A product with a packed right side: y = x B, or added to y. B [depth, cols] lies in panels of
  * `panel_columns` columns, one behind the other, each [depth, panel_columns] row-major; the last
  * one is as wide in memory, whatever of it is in use. */
@@ -65,6 +79,9 @@ typedef struct lr__kernels {
      * i < k. Row-invariant: the bits of y[r][o] depend on x[r], w[o] and k alone. */
     void (*dot_tile)(int64_t rows, int64_t outs, int64_t k, const float *x, int64_t ldx,
                      const float *w, int64_t ldw, float *y, int64_t ldy);
+
+    /* The same bits as widen, then dot_tile. NULL where a level has no form of it. */
+    void (*dot_stored)(const lr__stored_task *task);
 
     /* Many rows against weights in panels, few enough that the second-level cache holds them.
      * Row-invariant too, by sums that run up the depth: other bits than dot_tile's. */

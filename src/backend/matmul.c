@@ -98,6 +98,40 @@ static void store_tile(const lr__matmul *m, int64_t token, int64_t tokens, int64
     }
 }
 
+static int is_widened_in_registers(const job *j) {
+    const lr__matmul *m = j->m;
+    if (!j->kernels->dot_stored || m->tokens != 1 || m->take) return 0;
+    if (m->scale != 1 || m->accumulate) return 0;
+    switch (m->w->dtype) {
+    case LR_F32:
+    case LR_BF16:
+    case LR_F16:
+    case LR_I8: return 1;
+    case LR_Q8_0:
+    case LR_Q4_1: return m->in % 32 == 0;
+    default: return 0;
+    }
+}
+
+static void stored_item(void *work, int64_t index, int32_t thread) {
+    (void)thread;
+    const job *j = work;
+    const lr__matmul *m = j->m;
+    int64_t out = index * BLOCK_OUTS;
+    lr__matrix part =
+        lr__matrix_rows(m->w, out, m->out - out < BLOCK_OUTS ? m->out - out : BLOCK_OUTS);
+    lr__stored_task task = {.dtype = part.dtype,
+                            .outs = part.rows,
+                            .k = m->in,
+                            .x = m->x,
+                            .w = part.data,
+                            .row_bytes = (int64_t)row_bytes(m->w),
+                            .scales = part.scales,
+                            .scale_bytes = (m->w->cols + 31) / 32 * (int64_t)sizeof(uint16_t),
+                            .y = m->y + out};
+    j->kernels->dot_stored(&task);
+}
+
 static void dot_item(void *work, int64_t index, int32_t thread) {
     const job *j = work;
     const lr__matmul *m = j->m;
@@ -132,9 +166,14 @@ static lr_status take_scratch(job *j, const lr__device *device, lr__arena *arena
 
 static lr_status run_dots(const lr__device *device, lr__arena *arena, const lr__matmul *m) {
     job j = {.m = m, .kernels = device->kernels};
+    int64_t items = (m->out + BLOCK_OUTS - 1) / BLOCK_OUTS;
+    if (is_widened_in_registers(&j)) {
+        lr__pool_run(device->pool, items, stored_item, &j);
+        return LR_OK;
+    }
     lr_status status = take_scratch(&j, device, arena, BLOCK_OUTS * (size_t)(m->in + BLOCK_ROWS));
     if (status < 0) return status;
-    lr__pool_run(device->pool, (m->out + BLOCK_OUTS - 1) / BLOCK_OUTS, dot_item, &j);
+    lr__pool_run(device->pool, items, dot_item, &j);
     return LR_OK;
 }
 

@@ -39,6 +39,17 @@ AVX2_INLINE __m256 avx2_hold(__m256 value) {
     return value;
 }
 
+/* Lane sums of four vectors. */
+AVX2_INLINE __m128 avx2_sum_four(__m256 a, __m256 b, __m256 c, __m256 d) {
+    __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    __m256 cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+    __m256d ab_pairs = _mm256_castps_pd(ab), cd_pairs = _mm256_castps_pd(cd);
+    __m256 low = _mm256_castpd_ps(_mm256_unpacklo_pd(ab_pairs, cd_pairs));
+    __m256 high = _mm256_castpd_ps(_mm256_unpackhi_pd(ab_pairs, cd_pairs));
+    __m256 sum = _mm256_add_ps(low, high);
+    return _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1));
+}
+
 AVX2_INLINE double avx2_sum_pd(__m256d a) {
     __m128d half = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
     return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));

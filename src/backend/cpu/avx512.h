@@ -37,6 +37,18 @@ AVX512_INLINE __m512 avx512_hold(__m512 value) {
     return value;
 }
 
+/* Lane sums of four vectors. */
+AVX512_INLINE __m128 avx512_sum_four(__m512 a, __m512 b, __m512 c, __m512 d) {
+    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    __m512d ab_pairs = _mm512_castps_pd(ab), cd_pairs = _mm512_castps_pd(cd);
+    __m512 low = _mm512_castpd_ps(_mm512_unpacklo_pd(ab_pairs, cd_pairs));
+    __m512 high = _mm512_castpd_ps(_mm512_unpackhi_pd(ab_pairs, cd_pairs));
+    __m512 sum = _mm512_add_ps(low, high);
+    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps(sum, 1));
+    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+
 /* As avx2_exp_tail. */
 AVX512_INLINE __m512 avx512_exp_tail(__m512 r, __m512 rr) {
     __m512 a =

@@ -8,17 +8,6 @@
 
 enum { MOST_ROWS = 3, MOST_OUTS = 8 };
 
-/* Lane sums of four vectors. */
-AVX2_INLINE __m128 sum_four(__m256 a, __m256 b, __m256 c, __m256 d) {
-    __m256 ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-    __m256 cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
-    __m256d ab_pairs = _mm256_castps_pd(ab), cd_pairs = _mm256_castps_pd(cd);
-    __m256 low = _mm256_castpd_ps(_mm256_unpacklo_pd(ab_pairs, cd_pairs));
-    __m256 high = _mm256_castpd_ps(_mm256_unpackhi_pd(ab_pairs, cd_pairs));
-    __m256 sum = _mm256_add_ps(low, high);
-    return _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1));
-}
-
 /* acc += x * w for the eight steps of k from i, or the `left` of them that exist. */
 AVX2_INLINE void step(const int rows, const int outs, int64_t left, const float *x, int64_t ldx,
                       const float *const w[MOST_OUTS], int64_t i,
@@ -52,7 +41,7 @@ AVX2_INLINE void tile(const int rows, const int outs, int64_t valid, int64_t k, 
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
         for (int o = 0; o < outs; o += 4) {
-            __m128 sum = sum_four(acc[r][o], acc[r][o + 1], acc[r][o + 2], acc[r][o + 3]);
+            __m128 sum = avx2_sum_four(acc[r][o], acc[r][o + 1], acc[r][o + 2], acc[r][o + 3]);
             if (valid >= o + 4)
                 _mm_storeu_ps(y + r * ldy + o, sum);
             else

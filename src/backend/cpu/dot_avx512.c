@@ -8,18 +8,6 @@
 
 enum { MOST_ROWS = 6, MOST_OUTS = 8 };
 
-/* Lane sums of four vectors. */
-AVX512_INLINE __m128 sum_four(__m512 a, __m512 b, __m512 c, __m512 d) {
-    __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-    __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-    __m512d ab_pairs = _mm512_castps_pd(ab), cd_pairs = _mm512_castps_pd(cd);
-    __m512 low = _mm512_castpd_ps(_mm512_unpacklo_pd(ab_pairs, cd_pairs));
-    __m512 high = _mm512_castpd_ps(_mm512_unpackhi_pd(ab_pairs, cd_pairs));
-    __m512 sum = _mm512_add_ps(low, high);
-    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps(sum, 1));
-    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-}
-
 /* acc += x * w for the sixteen steps of k from i, or the `left` of them that exist. */
 AVX512_INLINE void step(const int rows, const int outs, int64_t left, const float *x, int64_t ldx,
                         const float *const w[MOST_OUTS], int64_t i,
@@ -53,7 +41,7 @@ AVX512_INLINE void tile(const int rows, const int outs, int64_t valid, int64_t k
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
         for (int o = 0; o < outs; o += 4) {
-            __m128 sum = sum_four(acc[r][o], acc[r][o + 1], acc[r][o + 2], acc[r][o + 3]);
+            __m128 sum = avx512_sum_four(acc[r][o], acc[r][o + 1], acc[r][o + 2], acc[r][o + 3]);
             __mmask8 keep = (__mmask8)avx512_mask(valid - o < 4 ? valid - o : 4);
             _mm_mask_storeu_ps(y + r * ldy + o, keep, sum);
         }

@@ -107,6 +107,7 @@ void lr__kernels_fill_avx2(lr__kernels *table) {
     table->widen = lr__widen_avx2;
     table->narrow = lr__narrow_avx2;
     table->dot_tile = lr__dot_tile_avx2;
+    table->dot_stored = lr__dot_stored_avx2;
     table->multiply_panels = lr__multiply_panels_avx2;
     table->pack = lr__pack_avx2;
     table->panel_columns = 16;

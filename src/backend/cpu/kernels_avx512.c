@@ -110,6 +110,7 @@ void lr__kernels_fill_avx512(lr__kernels *table) {
     table->widen = lr__widen_avx512;
     table->narrow = lr__narrow_avx512;
     table->dot_tile = lr__dot_tile_avx512;
+    table->dot_stored = lr__dot_stored_avx512;
     table->multiply_panels = lr__multiply_panels_avx512;
     table->pack = lr__pack_avx512;
     table->panel_columns = 64;

@@ -10,6 +10,7 @@ void lr__narrow_avx512(int32_t dtype, const float *src, size_t n, void *dst);
 void lr__dot_tile_avx512(int64_t rows, int64_t outs, int64_t k, const float *x, int64_t ldx,
                          const float *w, int64_t ldw, float *y, int64_t ldy);
 
+void lr__dot_stored_avx512(const lr__stored_task *task);
 void lr__multiply_panels_avx512(const lr__panel_task *task);
 void lr__pack_avx512(int64_t cols, int64_t depth, const float *w, int64_t ldw, float *panels);
 

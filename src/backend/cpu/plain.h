@@ -3,12 +3,33 @@
 #define LR_BACKEND_CPU_PLAIN_H
 
 #include "backend/kernels.h"
+#include "tensor/dtype.h"
 
 enum {
     LR__BLOCK = 32,      /* values of a GGUF block */
     LR__Q8_0_BYTES = 34, /* binary16 scale, 32 signed bytes */
     LR__Q4_1_BYTES = 20  /* binary16 scale and minimum, 16 bytes of nibbles */
 };
+
+/* Bytes of a row that are asked for before they are read: processors lose a stream at the end of a
+ * page. */
+enum { LR__AHEAD = 2048 };
+
+/* Before numbers i .. i + 31 of a row are read. An address past the end does no harm. */
+static inline __attribute__((always_inline)) void lr__ask_ahead(int dtype, const unsigned char *row,
+                                                                int64_t i) {
+    const unsigned char *at = row + LR__AHEAD;
+    switch (dtype) {
+    case LR_F32:
+        __builtin_prefetch(at + 4 * i);
+        __builtin_prefetch(at + 4 * i + 64);
+        break;
+    case LR_I8: __builtin_prefetch(at + i); break;
+    case LR_Q8_0: __builtin_prefetch(at + i / LR__BLOCK * LR__Q8_0_BYTES); break;
+    case LR_Q4_1: __builtin_prefetch(at + i / LR__BLOCK * LR__Q4_1_BYTES); break;
+    default: __builtin_prefetch(at + 2 * i); break;
+    }
+}
 
 float lr__half_widen(uint16_t half);
 uint16_t lr__half_narrow(float value);
