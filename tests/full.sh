@@ -3,7 +3,7 @@
 # for the suites that are quick enough, under valgrind.
 set -eu
 B=${B:-build}
-export LR_GOLDEN=tests/golden
+export LR_GOLDEN=tests/golden CK_TIMEOUT_MULTIPLIER="${CK_TIMEOUT_MULTIPLIER:-30}"
 
 say() { printf '\n== %s\n' "$1"; }
 
