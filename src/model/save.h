@@ -3,10 +3,11 @@
  * them, and then streamed, a block of rows at a time.
  *
  * Types: matrices and vectors are written in the chosen type. LR_Q8_0 writes matrices as I8
- * [out, in] with binary16 scales [out, ceil(in / 32)] (largest magnitude of 32 columns over 127)
- * and vectors as F32; the embedding is such a matrix too, under "model.embed_tokens". Index maps
- * are I32. In GGUF, LR_Q8_0 is blocks of a scale and 32 levels, F16 where rows are not whole
- * blocks, and vectors are always F32.
+ * [out, in] with binary16 scales [out, ceil(in / 32)] (largest magnitude of 32 columns over 127, at
+ * the small end of binary16 the next with which 127 levels reach it) and vectors as F32; the
+ * embedding is such a matrix too, under "model.embed_tokens". Index maps are I32. In GGUF, LR_Q8_0
+ * is blocks of a scale and 32 levels, F16 where rows are not whole blocks, and vectors are always
+ * F32.
  */
 #ifndef LR_MODEL_SAVE_H
 #define LR_MODEL_SAVE_H

@@ -150,18 +150,25 @@ static lr_status add_op(json_t *ops, lr__outgoing_list *list, const char *module
     return append(ops, json);
 }
 
+/* What the operator is called in tensor names. */
+static void name_op(char stem[PART_SIZE / 2], int32_t kind, int32_t term, int32_t op) {
+    if (kind == LR_LINEAR_LOW_RANK)
+        snprintf(stem, PART_SIZE / 2, op ? "right" : "left");
+    else if (kind == LR_LINEAR_PIVOT)
+        snprintf(stem, PART_SIZE / 2, term ? "mix" : "pivot");
+    else
+        snprintf(stem, PART_SIZE / 2, "chain.%d.%d", term, op);
+}
+
 static lr_status add_term(json_t *terms, lr__outgoing_list *list, const lr_linear *linear,
-                          int32_t which, int is_pair) {
+                          int32_t which, int32_t kind) {
     const lr__term *term = &linear->terms[which];
     lr_status status = LR_OK;
     char stem[PART_SIZE / 2];
     json_t *ops = json_array();
     LR_FAIL_IF(!ops, LR_E_NOMEM, "out of memory for JSON");
     for (int32_t i = 0; i < term->count; i++) {
-        if (is_pair)
-            snprintf(stem, sizeof stem, i ? "right" : "left");
-        else
-            snprintf(stem, sizeof stem, "chain.%d.%d", which, i);
+        name_op(stem, kind, which, i);
         LR_TRY(add_op(ops, list, linear->name, stem, &term->ops[i]));
     }
     LR_TRY(append(terms, json_pack("{s:f, s:O}", "scale", (double)term->scale, "ops", ops)));
@@ -225,8 +232,7 @@ lr_status lr__outgoing_linear(json_t **structure, lr__outgoing_list *list, const
     if (densify || kind == LR_LINEAR_DENSE)
         LR_TRY(add_one_matrix(terms, list, base));
     else
-        for (int32_t t = 0; t < base->term_count; t++)
-            LR_TRY(add_term(terms, list, base, t, kind == LR_LINEAR_LOW_RANK));
+        for (int32_t t = 0; t < base->term_count; t++) LR_TRY(add_term(terms, list, base, t, kind));
     if (base->bias) {
         if (!lr__outgoing_find(list, base->bias))
             LR_TRY(lr__outgoing_vector(list, base->name, "bias", base->bias, base->out));

@@ -74,10 +74,12 @@ static lr_status convert_plain(const stream *s, int64_t row, size_t count) {
     return LR_OK;
 }
 
-/* The largest magnitude of a block over 127; 0 where binary16 has nothing that small. *bad is the
- * first number that is not finite or too large, or -1. */
+/* The scale as it is stored: the binary16 nearest to the largest magnitude of a block over 127, or
+ * where the subnormal ones lie far apart the next above, so that every level fits; 0 for a block of
+ * zeros. *bad is the first number that is not finite or too large, or -1. */
 static float block_scale(const lr__kernels *kernels, const float *x, int64_t count, uint16_t *half,
                          int64_t *bad) {
+    static const float reach = 127.25f; /* levels; normal scales are within 127 (1 + 2^-11) */
     float most = 0, scale, kept;
     int64_t at = 0;
     *bad = -1;
@@ -89,7 +91,10 @@ static float block_scale(const lr__kernels *kernels, const float *x, int64_t cou
     kernels->narrow(LR_F16, &scale, 1, half);
     if (*bad < 0 && !is_finite_half(*half, LR_F16)) *bad = at;
     kernels->widen(LR_F16, half, 1, &kept);
-    return kept == 0 ? 0 : scale;
+    if (*bad >= 0 || kept * reach >= most) return kept;
+    ++*half;
+    kernels->widen(LR_F16, half, 1, &kept);
+    return kept;
 }
 
 static void quantise(const float *x, int64_t count, float scale, int8_t *levels) {

@@ -484,6 +484,50 @@ static void put_number(lr_model *model, float number) {
     lr_linear_free(after);
 }
 
+/* Blocks whose scale lies where binary16 is coarse, or below it, a block of zeros and one cut
+ * short: each number is within half a step of the finest scale that reaches the largest. */
+START_TEST(test_small_blocks) {
+    enum { COLS = 5 * 32 + 3 };
+    static const float sizes[] = {0, 1e-9f, 1e-6f, 5e-6f, 2.3e-5f, 3e-4f, 7e-3f, 1, 3e6f};
+    const float step = ldexpf(1, -24);
+    lr_model *model = open_model(model_path("llama-f32"));
+    lr_linear *before = linear_at(model, 0), *after;
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        const char *where;
+        lr__param *left = random_param(before->out, COLS, 2);
+        lr__param *right = random_param(COLS, before->in, 2);
+        float *numbers = lr__param_floats(left), kept[COLS];
+        for (int64_t i = 0; i < before->out * COLS; i++)
+            numbers[i] *= sizes[((size_t)(i % COLS) / 32 + s) % (sizeof sizes / sizeof *sizes)];
+        ck_assert_int_ge(lr__linear_low_rank(&after, fixture_ctx, "m", left, right, NULL), 0);
+        ck_assert_int_ge(lr_model_set_linear(model, before->name, after), 0);
+        lr_model *copy = saved(model, LR_Q8_0, 0, &where);
+        lr_linear *read = linear_at(copy, 0);
+        for (int64_t r = 0; r < before->out; r++) {
+            const float *row = numbers + r * COLS;
+            lr__matrix_widen(fixture_ctx->device.kernels, &read->terms[0].ops[0].param->matrix, r,
+                             1, COLS, kept, COLS);
+            for (int c = 0; c < COLS; c++) {
+                float most = 0;
+                for (int k = c / 32 * 32; k < COLS && k < c / 32 * 32 + 32; k++)
+                    most = fmaxf(most, fabsf(row[k]));
+                float scale = most / 127;
+                if (scale < 1024 * step) scale = ceilf(scale / step) * step;
+                ck_assert_msg(fabsf(row[c] - kept[c]) <= 0.51f * scale, "%g of %g became %g",
+                              row[c], most, kept[c]);
+            }
+        }
+        lr_linear_free(read);
+        lr_linear_free(after);
+        lr_model_free(copy);
+        lr__param_drop(left);
+        lr__param_drop(right);
+    }
+    lr_linear_free(before);
+    lr_model_free(model);
+}
+END_TEST
+
 START_TEST(test_numbers_that_do_not_fit) {
     static const struct {
         float number;
@@ -557,6 +601,7 @@ Suite *save_suite(void) {
     tcase_add_test(tests, test_existing_output);
     tcase_add_test(tests, test_full_disk);
     tcase_add_test(tests, test_cancelled);
+    tcase_add_test(tests, test_small_blocks);
     tcase_add_test(tests, test_numbers_that_do_not_fit);
     tcase_add_test(tests, test_without_memory);
     suite_add_tcase(suite, tests);

@@ -1,5 +1,5 @@
 /* One right factor for all modules of an input: the loss of the stacked weights, numbers counted
- * and stored once. */
+ * and stored once; and the bytes of every storage. */
 #include "compress/plan.h"
 #include "compress/ranks.h"
 #include "run_fixture.h"
@@ -278,6 +278,55 @@ START_TEST(survives_saving) {
 }
 END_TEST
 
+/* Bytes behind the header of a safetensors file. */
+static int64_t data_bytes(const char *path) {
+    unsigned char length[8];
+    int64_t header = 0;
+    FILE *file = fopen(path, "rb");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_uint_eq(fread(length, 1, 8, file), 8);
+    for (int i = 8; i-- > 0;) header = header << 8 | length[i];
+    ck_assert_int_eq(fseek(file, 0, SEEK_END), 0);
+    int64_t bytes = (int64_t)ftell(file) - 8 - header;
+    fclose(file);
+    return bytes;
+}
+
+/* Every storage in every type, ranks that are no multiples of the 32 columns of a scale. */
+START_TEST(tells_the_bytes_of_its_file) {
+    static const char *const storages[] = {"two-factor", "pivot", "shared"};
+    static const int32_t types[] = {LR_F32, LR_BF16, LR_Q8_0};
+    lr_plan *plan;
+    lr_plan_opts opts;
+    lr_save_opts save;
+    lr_model_info info = {.size = sizeof info};
+    int32_t dtype = types[_i % 3];
+    int64_t count = (int64_t)24 * tiny_vocabulary(model);
+    lr_plan_opts_init(&opts, sizeof opts);
+    opts.ranks = "{\"*\": 9, \"{o,down,up}_proj\": 35}";
+    opts.storage = storages[_i / 3];
+    CHECK_OK(lr_plan_new(&plan, model, &opts));
+    lr_model *copy = compressed(plan, "pca", NULL);
+    lr_save_opts_init(&save, sizeof save);
+    save.dtype = dtype;
+    CHECK_OK(lr_model_save(copy, scratch_path("out"), &save));
+    lr_model *opened = tiny_open_path(scratch_path("out"), 2);
+    CHECK_OK(lr_model_get_info(opened, &info));
+    ck_assert_int_eq(info.parameters, parameters_of(copy));
+    ck_assert_int_eq(info.bytes, data_bytes(scratch_path("out/model.safetensors")));
+    float *a = tiny_logits(copy, LR_STEP_BATCH, 2, 24);
+    float *b = tiny_logits(opened, LR_STEP_BATCH, 2, 24);
+    ck_assert_double_le(tiny_distance(a, b, count), dtype == LR_F32    ? 0
+                                                    : dtype == LR_BF16 ? 0.1
+                                                                       : 1);
+    free(a);
+    free(b);
+    lr_model_free(opened);
+    lr_model_free(copy);
+    lr_plan_free(plan);
+}
+END_TEST
+
 /* A live forward of the group is what each module does by itself. */
 START_TEST(forwards_the_product) {
     close_model();
@@ -321,6 +370,7 @@ Suite *shared_suite(void) {
     tcase_add_test(tests, counts_once);
     tcase_add_test(tests, shares_at_equal_ranks);
     tcase_add_test(tests, survives_saving);
+    tcase_add_loop_test(tests, tells_the_bytes_of_its_file, 0, 9);
     tcase_add_test(tests, forwards_the_product);
     suite_add_tcase(suite, tests);
     return suite;
