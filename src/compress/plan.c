@@ -262,7 +262,7 @@ lr_status lr_plan_open(lr_plan **out, const lr_model *model, const char *path) {
     lr_status status = LR_OK;
     lr_plan *plan = NULL;
     json_t *json = NULL;
-    int32_t storage = 0;
+    int32_t storage = LR__STORAGE_PIVOT;
     if (!out || !model || !path)
         return lr__fail(LR_E_INVALID, "lr_plan_open: out, model and path are needed");
     *out = NULL;
@@ -274,7 +274,10 @@ lr_status lr_plan_open(lr_plan **out, const lr_model *model, const char *path) {
     LR_FAIL_IF(json_integer_value(json_object_get(json, "version")) != 1, LR_E_UNSUPPORTED,
                "%s: a plan of another version, expected 1", path);
     const json_t *form = json_object_get(json, "storage");
-    LR_TRY(find_storage(form ? json_string_value(form) : storages[LR__STORAGE_PIVOT], &storage));
+    if (form && find_storage(json_string_value(form), &storage) < 0) {
+        status = lr__fail_in(LR_E_UNSUPPORTED, "%s", path);
+        goto done;
+    }
     LR_TRY(plan_of_modules(&plan, model, model->origin->config.is_tied ? "model.layers.*" : "*",
                            storage));
     LR_TRY(take_ranks(plan, ranks, path));

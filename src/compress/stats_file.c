@@ -148,10 +148,10 @@ static lr_status read_numbers(const reader *r, const char *module, const char *p
                         (long long)count);
     memcpy(out, stored->data, (size_t)count * sizeof *out);
     for (int64_t i = 0; i < count; i++) {
-        if (!isfinite(out[i]))
-            return lr__fail(LR_E_NUMERIC, "%s: %s: number %lld is not finite", r->path, name,
-                            (long long)i);
         out[i] *= scale;
+        if (!isfinite(out[i]))
+            return lr__fail(LR_E_NUMERIC, "%s: %s: number %lld is not finite with its weight",
+                            r->path, name, (long long)i);
     }
     return LR_OK;
 }

@@ -24,23 +24,23 @@ static lr_status architecture_of(const lr__gguf *gguf, char *out, size_t size) {
 static lr_status put_int(json_t *json, const char *key, const lr__gguf *gguf, const char *arch,
                          const char *gguf_key) {
     char name[128];
-    int64_t value = INT64_MIN;
+    int64_t value = 0;
     snprintf(name, sizeof name, "%s.%s", arch, gguf_key);
+    if (!lr__gguf_find(gguf, name)) return LR_OK;
     lr_status status = lr__gguf_int(gguf, name, &value);
     if (status < 0) return status;
-    if (value != INT64_MIN && json_object_set_new(json, key, json_integer(value)))
-        return lr__nomem(64);
+    if (json_object_set_new(json, key, json_integer(value))) return lr__nomem(64);
     return LR_OK;
 }
 
 static lr_status put_real(json_t *json, const char *key, const lr__gguf *gguf, const char *arch,
                           const char *gguf_key) {
     char name[128];
-    double value = -1;
+    double value = 0;
     snprintf(name, sizeof name, "%s.%s", arch, gguf_key);
+    if (!lr__gguf_find(gguf, name)) return LR_OK;
     lr_status status = lr__gguf_real(gguf, name, &value);
     if (status < 0) return status;
-    if (value == -1) return LR_OK;
     if (!isfinite(value))
         return lr__fail(LR_E_FORMAT, "%s: %s is not finite", gguf->mapping->path, name);
     char

@@ -144,8 +144,10 @@ static int is_word(const char *text) {
     }
 }
 
-static size_t spaces_before(const lr__classes *classes, const char *text, size_t end) {
-    while (end) {
+/* Start of the spaces that end at `end`, not before `least`. */
+static size_t spaces_before(const lr__classes *classes, const char *text, size_t end,
+                            size_t least) {
+    while (end > least) {
         size_t start = lr__utf8_back(text, end), bytes;
         if (!(lr__class_at(classes, text + start, &bytes) & LR__SPACE)) break;
         end = start;
@@ -168,7 +170,7 @@ static int stands_alone(lr__text text, size_t start, size_t end) {
 lr_status lr__matcher_split(const lr__matcher *matcher, lr__encoder *encoder, lr__text text,
                             lr__piece_fn between) {
     const lr__classes *classes = &encoder->tokenizer->classes;
-    size_t at = 0, done = 0;
+    size_t at = 0, done = 0, spaces = 0; /* what ends before `spaces` ends among spaces up to it */
     while (matcher->count && at < text.size) {
         if (!matcher->starts[(unsigned char)text.data[at]]) {
             at++;
@@ -181,11 +183,9 @@ lr_status lr__matcher_split(const lr__matcher *matcher, lr__encoder *encoder, lr
         }
         size_t start = at, end = at += found->size;
         if (found->flags & LR__SINGLE_WORD && !stands_alone(text, start, end)) continue;
-        if (found->flags & LR__LSTRIP) {
-            size_t first = spaces_before(classes, text.data, start);
-            start = first > done ? first : done;
-        }
-        if (found->flags & LR__RSTRIP) end = spaces_after(classes, text, end);
+        if (found->flags & LR__LSTRIP) start = spaces_before(classes, text.data, start, done);
+        if (found->flags & LR__RSTRIP)
+            end = spaces = end < spaces ? spaces : spaces_after(classes, text, end);
         if (done < start) {
             lr_status status = between(encoder, text.data + done, start - done);
             if (status < 0) return status;

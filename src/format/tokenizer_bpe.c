@@ -49,11 +49,12 @@ lr_status lr__merges_set(lr__merges *merges, int32_t left, int32_t right, uint32
 static const lr__merge *find(const lr__merges *merges, int32_t left, int32_t right) {
     uint64_t pair = pair_of(left, right);
     size_t at = slot_hash(pair) & merges->mask;
-    for (;; at = (at + 1) & merges->mask) {
+    for (size_t probe = 0; probe < LONGEST_PROBE; probe++, at = (at + 1) & merges->mask) {
         const lr__merge *slot = &merges->slots[at];
         if (slot->pair == pair) return slot;
         if (slot->pair == UINT64_MAX) return NULL;
     }
+    return NULL;
 }
 
 static uint32_t rank_of(const lr__merges *merges, int32_t left, int32_t right) {

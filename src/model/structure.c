@@ -32,6 +32,12 @@ static lr_status attach_scales(lr__param *param, const lr__stored_list *list,
     return LR_OK;
 }
 
+/* Whether the scales it got when it was read first are these. */
+static int has_scales(const lr__param *param, const lr__stored_list *list, const char *name) {
+    const lr__stored *scales = name ? lr__stored_find(list, name) : NULL;
+    return !param->matrix.scales || (scales && scales->data == param->matrix.scales);
+}
+
 /* Arithmetic reads binary32 in place, so numbers that lie askew in a file are copied. */
 static lr_status align_numbers(lr__param *param, const lr__stored *stored) {
     size_t size = lr_dtype_size(stored->dtype);
@@ -50,8 +56,9 @@ lr_status lr__param_of_stored(lr__param **out, const lr__stored_list *list, cons
     *out = NULL;
     for (size_t i = 0; i < cache->count; i++)
         if (!strcmp(cache->items[i]->name, name)) {
-            if (cache->items[i]->matrix.scales && !scale_name)
-                return lr__fail(LR_E_FORMAT, "%s: named with scales and without", name);
+            if (!has_scales(cache->items[i], list, scale_name))
+                return lr__fail(LR_E_FORMAT, "%s: named with scales and without, or with others",
+                                name);
             *out = lr__param_keep(cache->items[i]);
             return LR_OK;
         }
@@ -114,6 +121,7 @@ done:
 
 typedef struct reader {
     const char *module;
+    int64_t widest; /* of its inputs and outputs: nothing between needs more, and memory follows */
     const lr__stored_list *list;
     lr__param_cache *cache;
 } reader;
@@ -143,8 +151,9 @@ static lr_status read_op(lr__op *op, const reader *r, const json_t *json, int64_
     } else if ((name = json_string_value(json_object_get(json, "scatter")))) {
         op->kind = LR__OP_SCATTER;
         LR_TRY(lr__json_int(json, "size", &wanted, r->module));
-        LR_FAIL_IF(wanted < 1 || wanted > INT32_MAX, LR_E_FORMAT, "%s: scatter without a size",
-                   r->module);
+        LR_FAIL_IF(wanted < 1 || wanted > r->widest, LR_E_FORMAT,
+                   "%s: scatter of size %lld, expected 1 to %lld", r->module, (long long)wanted,
+                   (long long)r->widest);
         LR_TRY(index_of_stored(&op->index, r->list, name, wanted));
         LR_FAIL_IF(op->index->count != size, LR_E_SHAPE, "%s: %lld indices, expected %lld", name,
                    (long long)op->index->count, (long long)size);
@@ -200,7 +209,7 @@ lr_status lr__structure_read(lr_linear **out, lr_ctx *ctx, const char *name, int
                              lr__param_cache *cache) {
     lr_status status = LR_OK;
     lr_linear *linear = NULL;
-    const reader r = {name, list, cache};
+    const reader r = {name, outs > ins ? outs : ins, list, cache};
     const json_t *terms = json_object_get(json, "terms");
     const char *bias = json_string_value(json_object_get(json, "bias"));
     *out = NULL;

@@ -523,6 +523,9 @@ START_TEST(gguf_refused) {
     pair_real(&g, "llama.rope.freq_base", NAN);
     CHECK_FAILS(read_gguf(&c, &g, NULL), LR_E_FORMAT, "llama.rope.freq_base");
     g = gguf_base("llama");
+    pair_real(&g, "llama.rope.freq_base", -1); /* a value like any other */
+    CHECK_FAILS(read_gguf(&c, &g, NULL), LR_E_FORMAT, "rope_theta -1");
+    g = gguf_base("llama");
     pair_text(&g, "llama.attention.key_length", "8");
     CHECK_FAILS(read_gguf(&c, &g, NULL), LR_E_FORMAT, "llama.attention.key_length");
     g = gguf_base("llama");

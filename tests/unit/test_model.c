@@ -289,6 +289,10 @@ START_TEST(structures_that_lie) {
                           "{\"gather\":\"places\"}]}]}",
                           LR_E_FORMAT, "size");
     check_structure_fails(q,
+                          "{\"terms\":[{\"ops\":[{\"gather\":\"places\"},{\"scatter\":\"places\","
+                          "\"size\":2147483647},{\"gather\":\"places\"}]}]}",
+                          LR_E_FORMAT, "scatter of size 2147483647, expected 1 to 48");
+    check_structure_fails(q,
                           "{\"bias\":\"model.norm.weight\",\"terms\":[{\"ops\":[{\"matrix\":"
                           "\"model.layers.0.self_attn.q_proj.weight\"}]}]}",
                           LR_E_SHAPE, "model.norm.weight");

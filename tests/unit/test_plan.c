@@ -331,6 +331,8 @@ START_TEST(test_hostile) {
         {"[]", LR_E_FORMAT, "not a plan"},
         {"{\"format\":\"lowrank-stats\",\"version\":1,\"ranks\":{}}", LR_E_FORMAT, "not a plan"},
         {"{\"format\":\"lowrank-plan\",\"version\":2,\"ranks\":{}}", LR_E_UNSUPPORTED, "version"},
+        {PLAN("{" Q ":1},\"storage\":\"folded\""), LR_E_UNSUPPORTED, "plan: storage \"folded\""},
+        {PLAN("{" Q ":1},\"storage\":7"), LR_E_UNSUPPORTED, "plan: storage"},
         {PLAN("[]"), LR_E_FORMAT, "not a plan"},
         {PLAN("{}"), LR_E_FORMAT, "without modules"},
         {PLAN("{" Q ":-1}"), LR_E_INVALID, "rank -1"},

@@ -93,6 +93,7 @@ END_TEST
 typedef struct hostile {
     const char *format, *version, *inputs, *dtype, *leader;
     int64_t gram, mean, poisoned; /* numbers of the gram and of the mean; place of a NaN from 1 */
+    int has_huge;                 /* the fourth number is 1e9 */
 } hostile;
 
 #define INPUT(modules, tokens, weight) \
@@ -124,7 +125,7 @@ static const char *hostile_write(const hostile *h) {
     uint64_t length = (uint64_t)used;
     memcpy(bytes, &length, 8);
     for (int64_t i = 0; i < at / 8; i++) {
-        double value = h->poisoned == i + 1 ? NAN : 1;
+        double value = h->poisoned == i + 1 ? NAN : h->has_huge && i == 3 ? 1e9 : 1;
         memcpy(header + used + i * 8, &value, 8);
     }
     return scratch_write("hostile", bytes, (size_t)(8 + used + at));
@@ -153,6 +154,9 @@ START_TEST(test_hostile) {
         {{.inputs = INPUT(Q, "5", "0")}, LR_E_FORMAT, "weight 0"},
         {{.inputs = INPUT(Q, "5", "-1")}, LR_E_FORMAT, "weight -1"},
         {{.inputs = INPUT(Q, "5", "1e999")}, LR_E_FORMAT, "hostile"},
+        {{.inputs = INPUT(Q, "5", "1e308"), .has_huge = 1},
+         LR_E_NUMERIC,
+         "gram: number 3 is not finite"},
         {{.inputs = INPUT("", "5", "1")}, LR_E_FORMAT, "an input of 5 tokens"},
         {{.inputs = INPUT("7", "5", "1")}, LR_E_FORMAT, "not text"},
         {{.inputs = INPUT(Q "," Q, "5", "1")}, LR_E_FORMAT, "q_proj stands twice"},

@@ -240,6 +240,30 @@ START_TEST(slow_pattern) {
 }
 END_TEST
 
+/* Tokens that take the spaces beside them, in a text of spaces: what is taken once is not walked
+ * again for each of them. */
+START_TEST(tokens_among_spaces) {
+    static const char *const added[] = {
+        "[{\"id\":6,\"content\":\" \",\"special\":true,\"lstrip\":true}]",
+        "[{\"id\":6,\"content\":\" \",\"special\":true,\"rstrip\":true},"
+        "{\"id\":7,\"content\":\"\\t\",\"special\":true}]"};
+    enum { SIZE = 1 << 21 };
+    json_t *root = parse(SMALL);
+    lr_tokenizer *tokenizer = NULL;
+    char *text = malloc(SIZE);
+    size_t count;
+    memset(text, ' ', SIZE);
+    for (size_t i = 1; i < SIZE && _i; i += 2) text[i] = '\t';
+    damage(root, "added_tokens", added[_i]);
+    CHECK_OK(lr__tokenizer_from_json(&tokenizer, root, "spaces"));
+    CHECK_OK(lr_tokenizer_encode(tokenizer, text, SIZE, NULL, 0, &count));
+    ck_assert_uint_eq(count, SIZE);
+    lr_tokenizer_free(tokenizer);
+    json_decref(root);
+    free(text);
+}
+END_TEST
+
 START_TEST(holes) {
     lr_tokenizer *tokenizer = NULL;
     json_t *root = parse(SMALL);
@@ -346,6 +370,7 @@ Suite *tokenizer_hostile_suite(void) {
     tcase_add_test(files, refused_steps);
     tcase_add_test(files, refused_patterns);
     tcase_add_test(files, slow_pattern);
+    tcase_add_loop_test(files, tokens_among_spaces, 0, 2);
     tcase_add_test(files, holes);
     tcase_add_test(files, repeated_merge);
     tcase_add_test(files, memory);
