@@ -33,7 +33,8 @@ cli_sources := $(sort $(wildcard src/cli/*.c))
 library_objects := $(library_sources:%.c=$(B)/%.o)
 cli_objects := $(cli_sources:%.c=$(B)/%.o)
 test_sources := $(sort $(wildcard tests/unit/test_*.c))
-test_objects := $(test_sources:%.c=$(B)/%.o) $(B)/tests/unit/main.o
+fuzz_objects := $(patsubst %,$(B)/tests/fuzz/%.o,files use targets)
+test_objects := $(test_sources:%.c=$(B)/%.o) $(B)/tests/unit/main.o $(fuzz_objects)
 
 shared := lib/liblowrank.so.$(version)
 static := lib/liblowrank.a
@@ -110,7 +111,7 @@ $(B)/tests/unit-tests: $(test_objects) $(library_objects)
 
 .PHONY: check unit check-abi check-tree check-install check-full
 check: all $(B)/tests/unit-tests check-abi check-tree check-install
-	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory unit damage
 
 unit: $(B)/tests/unit-tests
 	@CK_TIMEOUT_MULTIPLIER=$${CK_TIMEOUT_MULTIPLIER:-10} LR_GOLDEN=tests/golden $(B)/tests/unit-tests
@@ -122,6 +123,16 @@ check-abi: $(shared)
 
 check-tree:
 	tests/deps.sh
+
+# Damaged files in great number, each opened and used: a status and a sentence, or it was no damage.
+damage_objects := $(patsubst %,$(B)/tests/damage/%.o,main mangle life)
+$(B)/damage: $(damage_objects) $(library_objects)
+	$(call say,LD)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(libraries)
+
+DAMAGED ?= 500
+.PHONY: damage
+damage: $(B)/damage
+	@LR_GOLDEN=tests/golden $(B)/damage $(DAMAGED)
 
 # A staged install, the examples built from it by pkg-config and run, and everything taken away again.
 stage := $(abspath $(B))/stage
@@ -136,11 +147,28 @@ check-install: all
 check-full: check
 	B='$(B)' tests/full.sh
 
+# ---- fuzzing ----
+
+# [FUZZ_SECONDS=60 of each target] [FUZZ_TARGETS='gguf config']; needs `make deps-dev`.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= safetensors gguf config tokenizer stats plan lowrank
+fuzz_flags := -O1 -g -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined \
+    -fno-omit-frame-pointer
+.PHONY: fuzz
+fuzz:
+	@$(MAKE) --no-print-directory B='$(B)/fuzz' CC=clang CFLAGS='$(fuzz_flags)' \
+	    $(FUZZ_TARGETS:%='$(B)/fuzz/tests/fuzz/%')
+	@FUZZ_SECONDS='$(FUZZ_SECONDS)' tests/fuzz/run.sh '$(B)/fuzz' $(FUZZ_TARGETS)
+$(FUZZ_TARGETS:%=$(B)/tests/fuzz/%): $(B)/tests/fuzz/%: tests/fuzz/entry.c $(fuzz_objects) \
+    $(library_objects)
+	$(call say,LD)$(compile) $(LDFLAGS) -fsanitize=fuzzer -DFUZZ_TARGET=fuzz_$* -o $@ $^ $(LDLIBS) \
+	    $(libraries)
+
 # ---- care ----
 
 all_sources := $(sort $(wildcard $(foreach d,include include/lowrank src/* src/*/* tests tests/* examples,$d/*.c $d/*.h)))
 
-.PHONY: lint format bench docs deps quickstart dist clean help
+.PHONY: lint format bench docs deps deps-dev quickstart dist clean help
 lint: build/gen/modeling_lowrank.inc
 	clang-format --dry-run -Werror $(all_sources)
 	clang-tidy --quiet $(library_sources) $(cli_sources) -- -std=c11 -D_GNU_SOURCE -Isrc -Iinclude -Ibuild/gen
@@ -165,7 +193,10 @@ docs:
 # What `make`, `make check` and `make quickstart` need, on Debian and its descendants.
 packages := gcc g++ libc6-dev make pkg-config libopenblas-pthread-dev libjansson-dev libpcre2-dev \
     libutf8proc-dev libxxhash-dev check python3 python3-pip
-deps:
+# What the other targets need besides: lint, fuzz, docs, check-full.
+dev_packages := clang libclang-rt-dev clang-format clang-tidy cppcheck doxygen valgrind
+deps-dev: packages += $(dev_packages)
+deps deps-dev:
 	@missing=; for p in $(packages); do \
 	    dpkg-query -W -f='$${db:Status-Status}' $$p 2> /dev/null | grep -qx installed || missing="$$missing $$p"; \
 	done; \
@@ -186,7 +217,7 @@ clean:
 	rm -rf $(B) build lib/liblowrank.so* lib/liblowrank.a
 
 help:
-	@echo 'all check check-full check-abi unit lint format bench docs deps quickstart'
+	@echo 'all check check-full check-abi unit damage fuzz lint format bench docs deps deps-dev quickstart'
 	@echo 'install install-strip uninstall dist clean'
 
 -include $(library_objects:.o=.d) $(cli_objects:.o=.d) $(test_objects:.o=.d)

@@ -37,8 +37,13 @@ if has clang; then
     unit clang CC=clang WERROR=1
 fi
 
+asan='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer'
 say 'addresses and undefined behaviour'
-unit asan CFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer'
+unit asan CFLAGS="$asan"
+
+say '10,000 damaged files under both'
+"${MAKE:-make}" --no-print-directory -j"$(nproc)" damage B="$B/asan" DAMAGED=10000 \
+    CFLAGS="$asan"
 
 # OpenBLAS is not instrumented, so what is seen is our own pool and what runs on it.
 threaded=$(suites base pool kernels model session hooks stats)
