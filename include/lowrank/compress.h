@@ -15,10 +15,30 @@ LR_BEGIN
  *  - "whiten-eig": the same by eigenvectors (arXiv 2503.12340);
  *  - "pca": principal directions of the output (Swift-SVD, arXiv 2604.01609): the same optimum
  *    without any inverse; analytic feature mimicking without a mean;
- *  - "afm": analytic feature mimicking (Yu and Wu, AAAI 2023), centred, with a new bias. */
+ *  - "afm": analytic feature mimicking (Yu and Wu, AAAI 2023), centred, with a new bias;
+ *  - "asvd": SVD of the weight with its input channels scaled (ASVD, arXiv 2312.05821,
+ * section 3.2);
+ *  - "qr": the optimum of "pca" from the triangular root of the inputs (COALA, arXiv 2507.07580);
+ *    needs statistics of lr_stats_opts::exact, and keeps what their square would lose. */
 typedef struct lr_compress_opts {
-    size_t size;        /**< set by lr_compress_opts_init() */
-    const char *method; /**< default "pca" */
+    size_t size;           /**< set by lr_compress_opts_init() */
+    const char *method;    /**< default "pca" */
+    const char *statistic; /**< of "asvd": what an input channel is scaled by, "mean" (default) or
+                                "max" of |x|, or "rms", the root of the mean of x^2 */
+    double alpha;          /**< of "asvd": the power it is raised to; negative (default): 0.5, as in
+                                the paper, or 1 for "rms", then the best scale where channels do not
+                                correlate; 0 is "svd" */
+    int32_t refits;        /**< rounds of closed-form updates of both factors, each given the other,
+                                for the least error of the outputs; "svd" needs statistics for them;
+                                default 0. They bring "svd" and "asvd" to the optimum the others
+                                start from */
+    int32_t dtype;         /**< type the model will be saved in: LR_BF16, LR_F16 or LR_Q8_0 rounds
+                                the right factors (of the pivot form, the stored rows) to it and
+                                then updates the left ones against them; LR_F32 (default): neither */
+    int32_t randomised; /**< randomised range finder (Halko et al., arXiv 0909.4061) in place of a
+                             whole decomposition: 0 (default) from 8192 inputs and outputs on,
+                             1 wherever the rank is small enough, -1 never */
+    int32_t reserved;   /**< 0 */
 } lr_compress_opts;
 
 /** Writes the defaults; @p size is `sizeof *opts`. */
@@ -37,6 +57,8 @@ typedef struct lr_compress_event {
                               rows, at most 2; else 0 */
     int64_t sharers;     /**< modules that have this right factor, itself included; the three
                               losses are those of all of them together */
+    double stored;       /**< loss after refits and with the numbers as opts.dtype holds them, in
+                              the norm of the method; after refits in that of the outputs */
 } lr_compress_event;
 
 /** Called once for each module on the calling thread, in the order of the plan, but that those

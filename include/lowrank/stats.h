@@ -18,6 +18,11 @@ typedef struct lr_stats lr_stats;
 typedef struct lr_stats_opts {
     size_t size;         /**< set by lr_stats_opts_init() */
     const char *pattern; /**< modules to watch, copied; default: the seven linears of each block */
+    int32_t exact;    /**< 1: keep, instead of the second moments, their triangular root, found by
+                           QR of the inputs themselves (TSQR; COALA, arXiv 2507.07580). Twice the
+                           arithmetic; nothing is lost by squaring. Needed by the method "qr",
+                           fit for every other; default 0 */
+    int32_t reserved; /**< 0 */
 } lr_stats_opts;
 
 /** Writes the defaults; @p size is `sizeof *opts`. */
@@ -56,7 +61,7 @@ LR_API lr_status lr_stats_attach(lr_stats *stats, lr_hooks *hooks, double weight
 LR_API lr_status lr_stats_collect(lr_stats *stats, const int32_t *ids, size_t count, int32_t window,
                                   double weight);
 
-/** Adds the statistics of the same modules, normalised, with @p weight. */
+/** Adds the statistics of the same modules, normalised, with @p weight; both are exact or none. */
 LR_API lr_status lr_stats_add(lr_stats *stats, const lr_stats *other, double weight);
 
 /**

@@ -27,6 +27,12 @@ void dgelqf_(const int *m, const int *n, double *a, const int *lda, double *tau,
              const int *lwork, int *info);
 void dorglq_(const int *m, const int *n, const int *k, double *a, const int *lda, const double *tau,
              double *work, const int *lwork, int *info);
+void dtpqrt_(const int *m, const int *n, const int *l, const int *nb, double *a, const int *lda,
+             double *b, const int *ldb, double *t, const int *ldt, double *work, int *info);
+void dtpmqrt_(const char *side, const char *trans, const int *m, const int *n, const int *k,
+              const int *l, const int *nb, const double *v, const int *ldv, const double *t,
+              const int *ldt, double *a, const int *lda, double *b, const int *ldb, double *work,
+              int *info, size_t, size_t);
 void dgeqp3_(const int *m, const int *n, double *a, const int *lda, int *jpvt, double *tau,
              double *work, const int *lwork, int *info);
 void dgesv_(const int *n, const int *nrhs, double *a, const int *lda, int *ipiv, double *b,
@@ -262,6 +268,45 @@ lr_status lr__dlq(int64_t m, int64_t n, double *a, double *l) {
 done:
     lr__aligned_free(tau);
     lr__aligned_free(work);
+    return status;
+}
+
+/* To LAPACK the transposes stand on each other: an upper triangle over a rectangle. */
+lr_status lr__dlq_fold(lr__dview a, lr__dview b, double *t, double *work) {
+    lr_status status = LR_OK;
+    LR_TRY(check_view("dtpqrt", a));
+    LR_TRY(check_view("dtpqrt", b));
+    LR_FAIL_IF(a.is_transposed || b.is_transposed || a.rows != a.cols || a.rows != b.rows,
+               LR_E_SHAPE, "dtpqrt: [%lld, %lld] beside [%lld, %lld]", (long long)a.rows,
+               (long long)a.cols, (long long)b.rows, (long long)b.cols);
+    int n = (int)a.rows, m = (int)b.cols, zero = 0, most = LR__LQ_BLOCK, info = 0;
+    int block = n < most ? n : most, lda = (int)a.step, ldb = (int)b.step;
+    lr__blas_call_begin();
+    dtpqrt_(&m, &n, &zero, &block, a.at, &lda, b.at, &ldb, t, &most, work, &info);
+    lr__blas_call_end();
+    status = check_info("dtpqrt", info);
+done:
+    return status;
+}
+
+lr_status lr__dlq_follow(lr__dview b, const double *t, lr__dview c, lr__dview d, double *work) {
+    lr_status status = LR_OK;
+    LR_TRY(check_view("dtpmqrt", b));
+    LR_TRY(check_view("dtpmqrt", c));
+    LR_TRY(check_view("dtpmqrt", d));
+    LR_FAIL_IF(b.is_transposed || c.is_transposed || d.is_transposed || c.cols != b.rows ||
+                   d.cols != b.cols || c.rows != d.rows,
+               LR_E_SHAPE, "dtpmqrt: [%lld, %lld] and [%lld, %lld] behind [%lld, %lld]",
+               (long long)c.rows, (long long)c.cols, (long long)d.rows, (long long)d.cols,
+               (long long)b.rows, (long long)b.cols);
+    int m = (int)d.cols, n = (int)d.rows, k = (int)b.rows, zero = 0, most = LR__LQ_BLOCK, info = 0;
+    int block = k < most ? k : most, ldb = (int)b.step, ldc = (int)c.step, ldd = (int)d.step;
+    lr__blas_call_begin();
+    dtpmqrt_("L", "T", &m, &n, &k, &zero, &block, b.at, &ldb, t, &most, c.at, &ldc, d.at, &ldd,
+             work, &info, 1, 1);
+    lr__blas_call_end();
+    status = check_info("dtpmqrt", info);
+done:
     return status;
 }
 

@@ -44,6 +44,13 @@ lr_status lr__dqr(int64_t m, int64_t n, double *a, double *r);
 /* The L [m, m] of A [m, n] = L Q, m <= n, lower triangular with zeros above. A is lost. */
 lr_status lr__dlq(int64_t m, int64_t n, double *a, double *l);
 
+/* [A | B] = [L | 0] Q for A [n, n] lower triangular and any B [n, k]: L over A, and what tells Q
+ * over B and in t. Then [C | D] Q' over C [m, n] and D [m, k], for the B and t of such a fold.
+ * t [n, LR__LQ_BLOCK], work as large, or [m, LR__LQ_BLOCK] to follow. */
+enum { LR__LQ_BLOCK = 32 };
+lr_status lr__dlq_fold(lr__dview a, lr__dview b, double *t, double *work);
+lr_status lr__dlq_follow(lr__dview b, const double *t, lr__dview c, lr__dview d, double *work);
+
 /* The order in which QR with column pivoting of A' takes the rows of A [m, n], m >= n: the first n
  * span the row space well. A is lost. */
 lr_status lr__drow_order(int64_t m, int64_t n, double *a, int32_t *order);

@@ -15,6 +15,9 @@ int command_collect(cli_job *job) {
         ARG("match", ARG_TEXT, &samples.match, "PATTERN",
             "modules to watch, such as '*.mlp.*' or '{q,k}_proj' [default: the linears of each "
             "block]"),
+        ARG("exact", ARG_FLAG, &samples.exact, NULL,
+            "keep the triangular root of the inputs (QR), not their second moments: twice the "
+            "work, no digits lost; --method qr needs it"),
     };
     TRY(JOB_BEGIN(job, options));
     TRY(samples_check(&samples));

@@ -6,12 +6,16 @@
 
 #include <string.h>
 
-static const char *const methods[] = {"pca", "whiten", "whiten-eig", "svd", "afm", NULL};
-enum { METHOD_SVD = 3 };
+static const char *const methods[] = {"pca", "whiten", "whiten-eig", "svd",
+                                      "afm", "asvd",   "qr",         NULL};
+enum { METHOD_SVD = 3, METHOD_ASVD = 5, METHOD_QR = 6 };
+static const char *const statistics[] = {"mean", "max", "rms", NULL};
+static const char *const roundings[] = {"refit", "plain", NULL};
 
 typedef struct compression {
     const char *out, *stats_path, *plan_path;
-    int32_t method, densify;
+    int32_t method, densify, statistic, refits, rounding, randomised;
+    double alpha; /* negative: not given */
     cli_keep keep;
     cli_samples samples;
     lr_model *model;
@@ -21,13 +25,19 @@ typedef struct compression {
     int32_t done;
 } compression;
 
+static int needs_stats(const compression *c) { return c->method != METHOD_SVD || c->refits > 0; }
+
 static int check(compression *c) {
     int code;
     TRY(keep_check(&c->keep, &c->plan_path));
     if (c->stats_path && c->samples.texts.count)
         return report_fail(CODE_USAGE, "--stats and --text: the statistics are there already, "
                                        "expected one of the two");
-    if (!c->stats_path && c->method != METHOD_SVD) TRY(samples_check(&c->samples));
+    if (c->method != METHOD_ASVD && (c->alpha >= 0 || c->statistic))
+        return report_fail(CODE_USAGE, "--%s: only --method asvd has one",
+                           c->alpha >= 0 ? "alpha" : "statistic");
+    if (!c->stats_path && needs_stats(c)) TRY(samples_check(&c->samples));
+    c->samples.exact = c->method == METHOD_QR;
     c->samples.match = c->keep.match;
 done:
     return code;
@@ -42,28 +52,34 @@ done:
 }
 
 static int get_stats(compression *c, cli_job *job) {
-    if (c->method == METHOD_SVD) return CODE_DONE;
+    if (!needs_stats(c)) return CODE_DONE;
     if (!c->stats_path) return samples_collect(&c->samples, job, c->model, &c->stats);
     return report_status(lr_stats_open(&c->stats, c->model, c->stats_path), WHILE_READING);
 }
 
 static int32_t note_module(const lr_compress_event *event, void *user) {
     compression *c = user;
-    json_t *module =
-        json_pack("{s:s,s:I,s:f,s:f,s:f,s:s,s:f,s:I}", "module", event->module, "rank",
-                  (json_int_t)event->rank, "predicted", event->predicted, "measured",
-                  event->measured, "total", event->total, "storage", event->storage, "largest_mix",
-                  event->largest_mix, "sharers", (json_int_t)event->sharers);
+    json_t *module = json_pack("{s:s,s:I,s:f,s:f,s:f,s:f,s:s,s:f,s:I}", "module", event->module,
+                               "rank", (json_int_t)event->rank, "predicted", event->predicted,
+                               "measured", event->measured, "total", event->total, "stored",
+                               event->stored, "storage", event->storage, "largest_mix",
+                               event->largest_mix, "sharers", (json_int_t)event->sharers);
     json_array_append_new(c->modules, module);
     c->done++;
     return progress_is_cancelled();
 }
 
-static int factorise(compression *c) {
+static int factorise(compression *c, const cli_job *job) {
     lr_compress_opts opts;
     int code;
     lr_compress_opts_init(&opts, sizeof opts);
     opts.method = methods[c->method];
+    opts.statistic = statistics[c->statistic];
+    opts.alpha = c->alpha;
+    opts.refits = c->refits;
+    opts.randomised = c->randomised;
+    /* a product that is multiplied out is rounded as one */
+    if (!c->rounding && !c->densify) opts.dtype = job_dtype(job);
     TRY(report_status(lr_compress(c->model, c->plan, c->stats, &opts, note_module, c),
                       WHILE_WORKING));
     if (json_array_size(c->modules) != (size_t)c->done) code = report_nomem();
@@ -117,7 +133,7 @@ static int run(compression *c, cli_job *job) {
     TRY(job_stage(job, "collect"));
     TRY(get_stats(c, job));
     TRY(job_stage(job, "factorise"));
-    TRY(factorise(c));
+    TRY(factorise(c, job));
     TRY(job_stage(job, "save"));
     TRY(save(c, job));
     TRY(put_sizes(c, job, &before));
@@ -131,16 +147,33 @@ done:
 }
 
 int command_compress(cli_job *job) {
-    compression c = {.samples = SAMPLES_DEFAULT};
+    compression c = {.samples = SAMPLES_DEFAULT, .alpha = -1};
     int code;
     const arg options[] = {
         ARG("out", ARG_TEXT, &c.out, "DIR", "folder to write", .required = 1),
         KEEP_OPTIONS(&c.keep),
         ARG("plan", ARG_TEXT, &c.plan_path, "PLAN", "ranks from the command plan"),
         ARG("method", ARG_CHOICE, &c.method, "NAME",
-            "pca, whiten or whiten-eig (least error of the outputs), svd (of the weights, needs no "
-            "text), afm (pca with a new bias) [default pca]",
+            "pca, whiten, whiten-eig or qr (least error of the outputs), svd (of the weights, "
+            "needs no text), asvd (of the weights, input channels scaled), afm (pca with a new "
+            "bias) [default pca]",
             .choices = methods),
+        ARG("statistic", ARG_CHOICE, &c.statistic, "NAME",
+            "what asvd scales an input channel by: mean or max of |x|, or rms [default mean]",
+            .choices = statistics),
+        ARG("alpha", ARG_REAL, &c.alpha, "A",
+            "the power asvd raises it to [default 0.5, for rms 1]"),
+        ARG("refits", ARG_INT, &c.refits, "N",
+            "rounds of least squares for each factor given the other, after the method [default "
+            "0]",
+            .least = 0, .most = 10000),
+        ARG("rounding", ARG_CHOICE, &c.rounding, "NAME",
+            "refit: left factors are fitted to the rounded right ones; plain: both are rounded "
+            "[default refit]",
+            .choices = roundings),
+        ARG("randomised", ARG_FLAG, &c.randomised, NULL,
+            "find the directions by a randomised range finder: faster on wide layers, a little "
+            "above the least error [default from 8192 inputs and outputs on]"),
         ARG("stats", ARG_TEXT, &c.stats_path, "STATS", "statistics from collect, instead of texts"),
         SAMPLES_OPTIONS(&c.samples),
         ARG("densify", ARG_FLAG, &c.densify, NULL,

@@ -116,6 +116,7 @@ int samples_collect(cli_samples *s, cli_job *job, const lr_model *model, lr_stat
     s->window = texts_window(model, s->window);
     lr_stats_opts_init(&opts, sizeof opts);
     if (s->match) opts.pattern = s->match;
+    opts.exact = s->exact;
     TRY(texts_tokenizer(model, &tokenizer));
     for (int32_t i = 0; i < s->texts.count; i++) TRY(load(&s->items[i], s, job->quiet, tokenizer));
     TRY(report_status(lr_stats_new(out, model, &opts), WHILE_WORKING));

@@ -7,17 +7,18 @@
 #include "base/opts.h"
 #include "compress/form.h"
 #include "compress/plan.h"
-#include "compress/stats.h"
+#include "compress/task.h"
 
 #include <lowrank/compress.h>
 
-#include <stdio.h>
+#include <math.h>
 #include <string.h>
 
-enum { MODULES_EACH_THREAD = 4, MESSAGE_SIZE = 512 };
+enum { MODULES_EACH_THREAD = 4 };
 
 void lr_compress_opts_init(lr_compress_opts *opts, size_t size) {
-    lr_compress_opts defaults = {.size = sizeof defaults, .method = "pca"};
+    lr_compress_opts defaults = {
+        .size = sizeof defaults, .method = "pca", .statistic = "mean", .alpha = -1};
     lr__opts_defaults(opts, size, &defaults, sizeof defaults);
 }
 
@@ -26,8 +27,13 @@ static const struct {
     int32_t method;
 } methods[] = {
     {"svd", LR__FACTOR_SVD}, {"whiten", LR__FACTOR_WHITEN}, {"whiten-eig", LR__FACTOR_WHITEN_EIG},
-    {"pca", LR__FACTOR_PCA}, {"afm", LR__FACTOR_AFM},
+    {"pca", LR__FACTOR_PCA}, {"afm", LR__FACTOR_AFM},       {"asvd", LR__FACTOR_ASVD},
+    {"qr", LR__FACTOR_QR},
 };
+
+static const char *const statistics[] = {
+    [LR__CHANNEL_MEAN] = "mean", [LR__CHANNEL_MAX] = "max", [LR__CHANNEL_RMS] = "rms"};
+static const double usual_alpha[] = {0.5, 0.5, 1};
 
 static lr_status find_method(const char *name, int32_t *method) {
     for (size_t i = 0; name && i < sizeof methods / sizeof *methods; i++)
@@ -35,81 +41,45 @@ static lr_status find_method(const char *name, int32_t *method) {
             *method = methods[i].method;
             return LR_OK;
         }
-    return lr__fail(LR_E_INVALID, "method \"%s\", expected svd, whiten, whiten-eig, pca or afm",
+    return lr__fail(LR_E_INVALID,
+                    "method \"%s\", expected svd, whiten, whiten-eig, pca, afm, asvd or qr",
                     name ? name : "");
 }
 
-/* One matrix: what goes in, and factors or an error that comes out of a pool thread. */
-typedef struct task {
-    const lr_linear *linears[LR__GROUP_MOST]; /* one, or those that share the right factor */
-    int32_t count;
-    int64_t out;                /* of all of them */
-    const lr__moments *moments; /* NULL for plain SVD */
-    int64_t rank;
-    int32_t method, is_pivot;
-    lr__factors factors;
-    lr__pivot pivot; /* of the factors, for that storage */
-    lr_status status;
-    char message[MESSAGE_SIZE];
-} task;
-
-/* Weights and biases on one another. */
-static void read_stacked(const task *t, float *weight, float *bias) {
-    for (int32_t i = 0; i < t->count; i++) {
-        const lr_linear *linear = t->linears[i];
-        lr__linear_dense_rows(linear, 0, linear->out, weight);
-        weight += linear->out * linear->in;
-        if (linear->bias)
-            lr__param_widen(linear->ctx->device.kernels, linear->bias, bias);
-        else
-            memset(bias, 0, (size_t)linear->out * sizeof *bias);
-        bias += linear->out;
-    }
+static lr_status find_statistic(const char *name, int32_t *statistic) {
+    for (int32_t i = 0; name && i < 3; i++)
+        if (!strcmp(statistics[i], name)) {
+            *statistic = i;
+            return LR_OK;
+        }
+    return lr__fail(LR_E_INVALID, "statistic \"%s\", expected mean, max or rms", name ? name : "");
 }
 
-static lr_status factorise(task *t) {
+static lr_status recipe_of(lr__recipe *how, const lr_compress_opts *o) {
     lr_status status = LR_OK;
-    float *weight = NULL, *bias = NULL;
-    double *gram = NULL, *mean = NULL;
-    lr__factor_basis *basis = NULL;
-    size_t ins = (size_t)t->linears[0]->in, outs = (size_t)t->out;
-    LR_TRY(lr__new_aligned(&weight, outs * ins, sizeof *weight));
-    LR_TRY(lr__new_aligned(&bias, outs, sizeof *bias));
-    read_stacked(t, weight, bias);
-    if (t->moments) {
-        LR_TRY(lr__new_aligned(&gram, ins * ins, sizeof *gram));
-        LR_TRY(lr__new_aligned(&mean, ins, sizeof *mean));
-        lr__moments_read(t->moments, gram, mean);
-    }
-    const lr__factor_problem problem = {.out = t->out,
-                                        .in = t->linears[0]->in,
-                                        .weight = weight,
-                                        .gram = gram,
-                                        .mean = t->method == LR__FACTOR_AFM ? mean : NULL,
-                                        .bias = t->method == LR__FACTOR_AFM ? bias : NULL,
-                                        .name = t->linears[0]->name};
-    LR_TRY(lr__factor_basis_new(&basis, &problem, t->method));
-    LR_TRY(lr__factor_basis_cut(&t->factors, basis, &problem, t->rank));
-    if (t->is_pivot)
-        LR_TRY(lr__pivot_new(&t->pivot, problem.out, problem.in, t->rank, t->factors.left,
-                             t->factors.right, problem.name));
+    LR_TRY(find_method(o->method, &how->method));
+    LR_TRY(find_statistic(o->statistic, &how->statistic));
+    LR_FAIL_IF(!isfinite(o->alpha), LR_E_INVALID, "alpha is %g", o->alpha);
+    LR_FAIL_IF(o->refits < 0, LR_E_INVALID, "refits %d, expected 0 or more", o->refits);
+    LR_FAIL_IF(
+        o->dtype != LR_F32 && o->dtype != LR_BF16 && o->dtype != LR_F16 && o->dtype != LR_Q8_0,
+        LR_E_INVALID, "dtype %s, expected f32, bf16, f16 or q8_0", lr_dtype_name(o->dtype));
+    LR_FAIL_IF(o->randomised < -1 || o->randomised > 1, LR_E_INVALID,
+               "randomised %d, expected -1, 0 or 1", o->randomised);
+    how->refits = o->refits;
+    how->dtype = o->dtype;
+    how->sketch.use = o->randomised;
+    how->alpha = o->alpha < 0 ? usual_alpha[how->statistic] : o->alpha;
 done:
-    lr__factor_basis_free(basis);
-    lr__aligned_free(weight);
-    lr__aligned_free(bias);
-    lr__aligned_free(gram);
-    lr__aligned_free(mean);
     return status;
 }
 
-static void factorise_item(void *work, int64_t index, int32_t thread) {
+static void run_item(void *work, int64_t index, int32_t thread) {
     (void)thread;
-    task *t = (task *)work + index;
-    t->status = factorise(t);
-    if (t->status < 0) snprintf(t->message, sizeof t->message, "%s", lr_last_error());
+    lr__task_run((lr__task *)work + index);
 }
 
-static lr_status linears_of(lr_linear **out, task *t) {
+static lr_status linears_of(lr_linear **out, lr__task *t) {
     return t->is_pivot ? lr__form_pivot(out, t->linears[0], &t->pivot, &t->factors)
                        : lr__form_two_factor(out, t->linears, t->count, &t->factors);
 }
@@ -118,11 +88,11 @@ typedef struct work {
     const lr_model *model;
     const lr_plan *plan;
     const lr_stats *stats;
-    int32_t method;
+    lr__recipe how;
     lr_compress_fn fn;
     void *user;
     lr_model *draft; /* a clone that receives the factors */
-    task *tasks;
+    lr__task *tasks;
     int32_t done, total;
 } work;
 
@@ -139,7 +109,7 @@ static lr_status find_moments(const work *w, const lr_linear *linear, const lr__
     return LR_OK;
 }
 
-static lr_status add_linear(const work *w, task *t, const char *module) {
+static lr_status add_linear(const work *w, lr__task *t, const char *module) {
     lr_linear *linear;
     const lr__moments *moments = NULL;
     lr_status status = lr_model_find_linear(w->model, module, &linear);
@@ -148,7 +118,7 @@ static lr_status add_linear(const work *w, task *t, const char *module) {
     t->out += linear->out;
     if (lr_linear_kind(linear) != LR_LINEAR_DENSE)
         return lr__fail(LR_E_UNSUPPORTED, "%s: already factorised", module);
-    if (w->method == LR__FACTOR_SVD) return LR_OK;
+    if (w->how.method == LR__FACTOR_SVD && !w->how.refits) return LR_OK;
     status = find_moments(w, linear, &moments);
     if (status < 0) return status;
     if (t->moments && t->moments != moments)
@@ -159,13 +129,13 @@ static lr_status add_linear(const work *w, task *t, const char *module) {
 }
 
 /* Item `first` of the plan and those that share with it. */
-static lr_status prepare(const work *w, task *t, int32_t first) {
+static lr_status prepare(const work *w, lr__task *t, int32_t first) {
     const lr_plan *plan = w->plan;
     const lr__rank_item *item = &plan->items[first];
     lr_status status = LR_OK;
     memset(t, 0, sizeof *t);
     t->rank = item->rank;
-    t->method = w->method;
+    t->how = &w->how;
     t->is_pivot = lr__rank_is_pivot(item);
     for (int32_t i = first; i < plan->count && status >= 0; i++)
         if (i == first || lr__ranks_share(item, &plan->items[i]))
@@ -179,7 +149,7 @@ static int shares_with_earlier(const lr_plan *plan, int32_t which) {
     return 0;
 }
 
-static lr_status report(work *w, const task *t, const lr_linear *linear) {
+static lr_status report(work *w, const lr__task *t, const lr_linear *linear) {
     lr_compress_event event = {.size = sizeof event,
                                .module = linear->name,
                                .rank = t->rank,
@@ -190,14 +160,15 @@ static lr_status report(work *w, const task *t, const lr_linear *linear) {
                                           : t->count > 1 ? "shared"
                                                          : "two-factor",
                                .largest_mix = t->pivot.largest,
-                               .sharers = t->count};
+                               .sharers = t->count,
+                               .stored = t->stored};
     if (w->fn && w->fn(&event, w->user))
         return lr__fail(LR_E_CANCELLED, "compress: cancelled at %s", linear->name);
     w->done++;
     return lr__progress(w->model->ctx, "factorise", w->done, w->total);
 }
 
-static lr_status enter_task(work *w, task *t) {
+static lr_status enter_task(work *w, lr__task *t) {
     lr_status status = LR_OK;
     lr_linear *linears[LR__GROUP_MOST] = {0};
     LR_FAIL_IF(t->status < 0, t->status, "%s", t->message);
@@ -214,7 +185,7 @@ done:
 static lr_status run_tasks(work *w, int32_t count) {
     lr_status status = LR_OK;
     lr__blas_enter();
-    lr__pool_run(w->model->ctx->device.pool, count, factorise_item, w->tasks);
+    lr__pool_run(w->model->ctx->device.pool, count, run_item, w->tasks);
     lr__blas_leave();
     for (int32_t i = 0; i < count && status >= 0; i++) status = enter_task(w, &w->tasks[i]);
     return status;
@@ -222,9 +193,8 @@ static lr_status run_tasks(work *w, int32_t count) {
 
 static void clear_tasks(work *w, int32_t count) {
     for (int32_t i = 0; i < count; i++) {
-        task *t = &w->tasks[i];
-        lr__factors_clear(&t->factors);
-        lr__pivot_clear(&t->pivot);
+        lr__task *t = &w->tasks[i];
+        lr__task_clear(t);
         for (int32_t k = 0; k < t->count; k++) lr_linear_free((lr_linear *)t->linears[k]);
     }
     memset(w->tasks, 0, (size_t)count * sizeof *w->tasks);
@@ -260,8 +230,10 @@ lr_status lr_compress(lr_model *model, const lr_plan *plan, const lr_stats *stat
     if (!model || !plan) return lr__fail(LR_E_INVALID, "lr_compress: model and plan are needed");
     lr_compress_opts_init(&o, sizeof o);
     LR_TRY(lr__opts_merge(&o, sizeof o, opts, "lr_compress_opts"));
-    LR_TRY(find_method(o.method, &w.method));
-    LR_FAIL_IF(w.method != LR__FACTOR_SVD && !stats, LR_E_INVALID,
+    LR_TRY(recipe_of(&w.how, &o));
+    w.how.sketch.seed = model->ctx->opts.seed;
+    LR_FAIL_IF(w.how.refits && !stats, LR_E_INVALID, "refits need statistics");
+    LR_FAIL_IF(w.how.method != LR__FACTOR_SVD && !stats, LR_E_INVALID,
                "method %s needs statistics; only svd does without", o.method);
     LR_TRY(lr_model_clone(&w.draft, model));
     before = lr__model_graph(w.draft);

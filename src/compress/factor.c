@@ -20,13 +20,14 @@ static lr_status complete(lr__directions *known, double *right, const lr__factor
     lr_status status = LR_OK;
     int64_t rows = core->rows, n = core->in, first = known->known;
     lr__factor_core rest = {.rows = rows, .in = n};
+    const lr__factor_norm plain = {.in = n};
     lr__directions spare = {0};
     LR_TRY(lr__new_aligned(&rest.k, (size_t)rows * (size_t)n, sizeof *rest.k));
     memcpy(rest.k, core->k, (size_t)rows * (size_t)n * sizeof *rest.k);
     if (first > 0)
         LR_TRY(lr__dgemm(-1, lr__dview_transpose(lr__dview_of(known->vectors, first, rows)),
                          lr__dview_of(right, first, n), 1, lr__dview_of(rest.k, rows, n)));
-    LR_TRY(lr__directions_pca(&spare, &rest, NULL, INFINITY));
+    LR_TRY(lr__directions_pca(&spare, &rest, &plain, INFINITY));
     int64_t count = rows - first;
     memcpy(known->vectors + first * rows, spare.vectors,
            (size_t)count * (size_t)rows * sizeof *spare.vectors);
@@ -55,22 +56,19 @@ static void balance(lr__factor_basis *basis) {
 
 static lr_status find_directions(lr__directions *out, const lr__factor_core *core,
                                  const lr__factor_problem *problem, lr__factor_basis *basis) {
-    double *centred = NULL;
+    lr__factor_norm norm;
     lr_status status = LR_OK;
     switch (basis->method) {
     case LR__FACTOR_WHITEN:
     case LR__FACTOR_WHITEN_EIG:
         return lr__directions_whiten(out, core, problem->gram,
                                      basis->method == LR__FACTOR_WHITEN_EIG);
-    case LR__FACTOR_AFM:
-        LR_TRY(lr__factor_centred(&centred, problem));
-        LR_TRY(lr__directions_pca(out, core, centred, basis->floor));
-        break;
-    case LR__FACTOR_PCA: return lr__directions_pca(out, core, problem->gram, basis->floor);
-    default: LR_TRY(lr__directions_pca(out, core, NULL, basis->floor)); out->known = core->rows;
+    case LR__FACTOR_QR: return lr__directions_root(out, core, problem->root);
     }
-done:
-    lr__aligned_free(centred);
+    status = lr__factor_norm_new(&norm, problem, basis->method);
+    if (status >= 0) status = lr__directions_pca(out, core, &norm, basis->floor);
+    if (status >= 0 && basis->method == LR__FACTOR_SVD) out->known = core->rows;
+    lr__factor_norm_clear(&norm);
     return status;
 }
 
@@ -98,17 +96,27 @@ static lr_status fill_basis(lr__factor_basis *basis, lr__directions *directions,
     for (int64_t i = 0; i < rows; i++) basis->spectrum[i] = fmax(basis->spectrum[i], 0);
     basis->total = fmax(directions->total, 0);
     basis->damping = directions->damping;
-    if (basis->method != LR__FACTOR_PCA && basis->method != LR__FACTOR_AFM) balance(basis);
 done:
     return status;
 }
 
-lr_status lr__factor_basis_new(lr__factor_basis **out, const lr__factor_problem *problem,
-                               int32_t method) {
+static lr_status fill_exact(lr__factor_basis *basis, const lr__factor_problem *problem) {
     lr_status status = LR_OK;
-    lr__factor_basis *basis = NULL;
     lr__factor_core core = {0};
     lr__directions directions = {0};
+    LR_TRY(lr__factor_core_new(&core, problem));
+    LR_TRY(find_directions(&directions, &core, problem, basis));
+    LR_TRY(fill_basis(basis, &directions, &core));
+done:
+    lr__directions_clear(&directions);
+    lr__factor_core_clear(&core);
+    return status;
+}
+
+lr_status lr__factor_basis_sketch(lr__factor_basis **out, const lr__factor_problem *problem,
+                                  int32_t method, int64_t rank, const lr__factor_sketch *sketch) {
+    lr_status status = LR_OK;
+    lr__factor_basis *basis = NULL;
     *out = NULL;
     lr__blas_enter();
     LR_TRY(lr__factor_check(problem, method));
@@ -116,17 +124,23 @@ lr_status lr__factor_basis_new(lr__factor_basis **out, const lr__factor_problem 
     *basis = (lr__factor_basis){.method = method, .out = problem->out, .in = problem->in};
     basis->count = problem->out < problem->in ? problem->out : problem->in;
     basis->floor = lr__factor_floor(problem, method);
-    LR_TRY(lr__factor_core_new(&core, problem));
-    LR_TRY(find_directions(&directions, &core, problem, basis));
-    LR_TRY(fill_basis(basis, &directions, &core));
+    if (lr__factor_sketch_applies(problem, rank, sketch))
+        LR_TRY(lr__factor_sketch_fill(basis, problem, rank, sketch));
+    else
+        LR_TRY(fill_exact(basis, problem));
+    if (!lr__factor_is_orthonormal(method)) balance(basis);
     *out = basis;
     basis = NULL;
 done:
     lr__blas_leave();
-    lr__directions_clear(&directions);
-    lr__factor_core_clear(&core);
     lr__factor_basis_free(basis);
     return named(status, problem);
+}
+
+lr_status lr__factor_basis_new(lr__factor_basis **out, const lr__factor_problem *problem,
+                               int32_t method) {
+    const lr__factor_sketch never = {.use = -1};
+    return lr__factor_basis_sketch(out, problem, method, 0, &never);
 }
 
 void lr__factor_basis_free(lr__factor_basis *basis) {
@@ -142,39 +156,13 @@ const double *lr__factor_basis_spectrum(const lr__factor_basis *basis, int64_t *
     return basis->spectrum;
 }
 
-/* tr(E M E') = <E'E, M>: half the work of E M. M NULL is the identity. */
-static lr_status moment_norm(double *out, const double *e, int64_t m, int64_t n,
-                             const double *moment) {
-    lr_status status = LR_OK;
-    double *square = NULL, sum = 0;
-    if (moment) {
-        LR_TRY(lr__new_aligned(&square, (size_t)n * (size_t)n, sizeof *square));
-        LR_TRY(lr__dsyrk(lr__dview_transpose(lr__dview_of(e, m, n)), square));
-        for (int64_t i = 0; i < n; i++) {
-            double off = 0;
-            for (int64_t j = 0; j < i; j++) off += square[i * n + j] * moment[i * n + j];
-            sum += 2 * off + square[i * n + i] * moment[i * n + i];
-        }
-    } else {
-        for (int64_t i = 0; i < m * n; i++) sum += e[i] * e[i];
-    }
-    *out = fmax(sum, 0);
-done:
-    lr__aligned_free(square);
-    return status;
-}
-
 /* The norm a method minimises, on E [out, in]. */
 static lr_status error_norm(double *out, const double *e, const lr__factor_problem *problem,
                             int32_t method) {
-    lr_status status = LR_OK;
-    double *centred = NULL;
-    if (method == LR__FACTOR_AFM) LR_TRY(lr__factor_centred(&centred, problem));
-    const double *moment = method == LR__FACTOR_SVD ? NULL : centred ? centred : problem->gram;
-    LR_TRY(moment_norm(out, e, problem->out, problem->in, moment));
-    LR_FAIL_IF(!isfinite(*out), LR_E_NUMERIC, "loss is %g", *out);
-done:
-    lr__aligned_free(centred);
+    lr__factor_norm norm;
+    lr_status status = lr__factor_norm_new(&norm, problem, method);
+    if (status >= 0) status = lr__factor_norm_of(out, &norm, e, problem->out);
+    lr__factor_norm_clear(&norm);
     return status;
 }
 
@@ -235,6 +223,7 @@ static lr_status judge_cut(lr__factors *out, const double *e, const lr__factor_b
                            const lr__factor_problem *problem) {
     lr_status status = LR_OK;
     out->total = basis->total;
+    out->predicted = basis->rest;
     for (int64_t i = basis->count; i-- > out->rank;) out->predicted += basis->spectrum[i];
     LR_TRY(error_norm(&out->measured, e, problem, basis->method));
     double slack = fmax(loss_tolerance * out->total, basis->floor);
@@ -278,7 +267,8 @@ void lr__factors_clear(lr__factors *factors) {
 }
 
 static int32_t loss_method(const lr__factor_problem *problem) {
-    return !problem->gram ? LR__FACTOR_SVD : problem->mean ? LR__FACTOR_AFM : LR__FACTOR_PCA;
+    if (problem->gram) return problem->mean ? LR__FACTOR_AFM : LR__FACTOR_PCA;
+    return problem->root ? LR__FACTOR_QR : problem->scale ? LR__FACTOR_ASVD : LR__FACTOR_SVD;
 }
 
 lr_status lr__factor_loss(double *out, const lr__factor_problem *problem, int64_t rank,

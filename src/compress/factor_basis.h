@@ -12,6 +12,15 @@ typedef struct lr__factor_core {
     double *lift;     /* [out, rows]; NULL is the identity, when out <= in */
 } lr__factor_core;
 
+/* The M of the norm tr(E M E') that a method minimises; the identity when nothing is set. */
+typedef struct lr__factor_norm {
+    int64_t in;
+    const double *gram;  /* M */
+    const double *root;  /* lower triangle L, M = L L' */
+    const double *scale; /* M = diag(scale)^2 */
+    double *owned;       /* what gram points to, when that is C - mu mu' */
+} lr__factor_norm;
+
 /* Orthonormal directions in the output space of a core. */
 typedef struct lr__directions {
     double *vectors; /* [rows, rows], a direction in each row */
@@ -23,11 +32,12 @@ typedef struct lr__directions {
 
 struct lr__factor_basis {
     int32_t method;
-    int64_t out, in, count; /* count = min(out, in) */
+    int64_t out, in, count; /* count = min(out, in), or less of a sketch */
     double *left;           /* [count, out]: columns of the left factor, one after another */
     double *right;          /* [count, in] */
     double *spectrum;       /* [count] */
     double total;
+    double rest;    /* of total, in directions a sketch does not hold */
     double floor;   /* rounding error of a loss: the tolerance when total is smaller */
     double damping; /* of LR__FACTOR_WHITEN; 0 when C was positive definite as it stood */
 };
@@ -40,16 +50,39 @@ lr_status lr__factor_weight(double **out, const lr__factor_problem *problem);
 lr_status lr__factor_centred(double **out, const lr__factor_problem *problem);
 lr_status lr__factor_core_new(lr__factor_core *core, const lr__factor_problem *problem);
 void lr__factor_core_clear(lr__factor_core *core);
-/* 64 eps |W|_F^2 tr(C): below it a loss is rounding. */
+/* 64 eps |W|_F^2 tr(M): below it a loss is rounding. */
 double lr__factor_floor(const lr__factor_problem *problem, int32_t method);
 
-/* factor_pca.c: eigenvectors of K C K'; moment NULL is the identity. */
-lr_status lr__directions_pca(lr__directions *out, const lr__factor_core *core, const double *moment,
-                             double floor);
+/* factor_norm.c. The norm borrows from the problem, which was checked for this method. */
+lr_status lr__factor_norm_new(lr__factor_norm *norm, const lr__factor_problem *problem,
+                              int32_t method);
+void lr__factor_norm_clear(lr__factor_norm *norm);
+/* tr(E M E') of E [rows, in]; LR_E_NUMERIC when it is not finite. */
+lr_status lr__factor_norm_of(double *out, const lr__factor_norm *norm, const double *e,
+                             int64_t rows);
+/* out [rows, in] = A M. */
+lr_status lr__factor_norm_apply(double *out, const lr__factor_norm *norm, const double *a,
+                                int64_t rows);
+/* g [rows, rows] = K M K', the lower triangle at least. */
+lr_status lr__factor_norm_output(double *g, const lr__factor_norm *norm, const double *k,
+                                 int64_t rows);
+
+/* factor_pca.c: eigenvectors of K M K'. */
+lr_status lr__directions_pca(lr__directions *out, const lr__factor_core *core,
+                             const lr__factor_norm *norm, double floor);
 /* factor_whiten.c: left singular vectors of K S with S S' = C, S a Cholesky factor or, for
  * `use_eigen`, eigenvectors scaled. */
 lr_status lr__directions_whiten(lr__directions *out, const lr__factor_core *core,
                                 const double *moment, int32_t use_eigen);
+/* The same with S = L as it stands, lower triangular. */
+lr_status lr__directions_root(lr__directions *out, const lr__factor_core *core, const double *root);
+/* From ascending order to descending; a direction in each row. */
+void lr__directions_reverse(double *vectors, double *energy, int64_t count);
+/* factor_sketch.c: everything of a basis but what its method and shape say. */
+int32_t lr__factor_sketch_applies(const lr__factor_problem *problem, int64_t rank,
+                                  const lr__factor_sketch *sketch);
+lr_status lr__factor_sketch_fill(lr__factor_basis *basis, const lr__factor_problem *problem,
+                                 int64_t rank, const lr__factor_sketch *sketch);
 lr_status lr__directions_new(lr__directions *directions, int64_t rows);
 void lr__directions_clear(lr__directions *directions);
 

@@ -15,19 +15,33 @@ static const double moment_slack = 1e-6;
 /* A variance below this share of the second moment is what rounding left of it. */
 static const double variance_floor = 1e-12;
 
+int32_t lr__factor_is_orthonormal(int32_t method) {
+    return method == LR__FACTOR_PCA || method == LR__FACTOR_AFM || method == LR__FACTOR_QR;
+}
+
+/* Whether C itself is needed, and not only something of it. */
+static int needs_gram(int32_t method) {
+    return method != LR__FACTOR_SVD && method != LR__FACTOR_ASVD && method != LR__FACTOR_QR;
+}
+
+/* What the method needs and the problem lacks. */
+static const char *missing_part(const lr__factor_problem *problem, int32_t method) {
+    if (!problem->weight) return "weight";
+    if (needs_gram(method) && !problem->gram) return "Gram";
+    if (method == LR__FACTOR_AFM && !problem->mean) return "mean";
+    if (method == LR__FACTOR_ASVD && !problem->scale) return "scale";
+    return method == LR__FACTOR_QR && !problem->root ? "root" : NULL;
+}
+
 static lr_status check_sizes(const lr__factor_problem *problem, int32_t method) {
-    if (method < LR__FACTOR_SVD || method > LR__FACTOR_AFM)
+    if (method < LR__FACTOR_SVD || method > LR__FACTOR_QR)
         return lr__fail(LR_E_INVALID, "method %d, expected %d to %d", method, LR__FACTOR_SVD,
-                        LR__FACTOR_AFM);
+                        LR__FACTOR_QR);
     if (problem->out < 1 || problem->in < 1 || problem->out > INT32_MAX || problem->in > INT32_MAX)
         return lr__fail(LR_E_SHAPE, "shape [%lld, %lld], expected sizes from 1 to %d",
                         (long long)problem->out, (long long)problem->in, INT32_MAX);
-    if (!problem->weight || (method != LR__FACTOR_SVD && !problem->gram) ||
-        (method == LR__FACTOR_AFM && !problem->mean))
-        return lr__fail(LR_E_INVALID, "no %s, which the method needs",
-                        !problem->weight ? "weight"
-                        : !problem->gram ? "Gram"
-                                         : "mean");
+    const char *missing = missing_part(problem, method);
+    if (missing) return lr__fail(LR_E_INVALID, "no %s, which the method needs", missing);
     return LR_OK;
 }
 
@@ -98,11 +112,40 @@ static lr_status check_mean(const lr__factor_problem *problem) {
     return LR_OK;
 }
 
+static lr_status check_scale(const lr__factor_problem *problem) {
+    for (int64_t i = 0; i < problem->in; i++) {
+        double scale = problem->scale[i];
+        if (!isfinite(scale))
+            return lr__fail(LR_E_NUMERIC, "scale [%lld] is %g", (long long)i, scale);
+        if (scale < 0)
+            return lr__fail(LR_E_INVALID, "scale [%lld] is %g, expected 0 or more", (long long)i,
+                            scale);
+    }
+    return LR_OK;
+}
+
+static lr_status check_root(const lr__factor_problem *problem) {
+    int64_t n = problem->in;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double value = problem->root[i * n + j];
+            if (!isfinite(value))
+                return lr__fail(LR_E_NUMERIC, "root [%lld, %lld] is %g", (long long)i, (long long)j,
+                                value);
+            if (j > i && value != 0)
+                return lr__fail(LR_E_INVALID, "root [%lld, %lld] is %g, expected a lower triangle",
+                                (long long)i, (long long)j, value);
+        }
+    return LR_OK;
+}
+
 lr_status lr__factor_check(const lr__factor_problem *problem, int32_t method) {
     lr_status status = LR_OK;
     LR_TRY(check_sizes(problem, method));
     LR_TRY(check_floats("weight", problem->weight, problem->out, problem->in));
-    if (method != LR__FACTOR_SVD) LR_TRY(check_gram(problem));
+    if (needs_gram(method)) LR_TRY(check_gram(problem));
+    if (method == LR__FACTOR_ASVD) LR_TRY(check_scale(problem));
+    if (method == LR__FACTOR_QR) LR_TRY(check_root(problem));
     if (method != LR__FACTOR_AFM) goto done;
     LR_TRY(check_mean(problem));
     if (problem->bias) LR_TRY(check_floats("bias", problem->bias, 1, problem->out));
@@ -113,7 +156,11 @@ done:
 double lr__factor_floor(const lr__factor_problem *problem, int32_t method) {
     int64_t m = problem->out, n = problem->in;
     double trace = method == LR__FACTOR_SVD ? 1 : 0, square = 0;
-    for (int64_t i = 0; i < n && method != LR__FACTOR_SVD; i++) trace += problem->gram[i * n + i];
+    for (int64_t i = 0; i < n && needs_gram(method); i++) trace += problem->gram[i * n + i];
+    for (int64_t i = 0; i < n && method == LR__FACTOR_ASVD; i++)
+        trace += problem->scale[i] * problem->scale[i];
+    for (int64_t i = 0; i < n * n && method == LR__FACTOR_QR; i++)
+        trace += problem->root[i] * problem->root[i];
     for (int64_t i = 0; i < m * n; i++) square += (double)problem->weight[i] * problem->weight[i];
     return 64 * DBL_EPSILON * square * trace;
 }

@@ -3,6 +3,9 @@
  * SVD-LLM v2, arXiv 2503.12340, S = Q Lambda^1/2). The papers' right factor V_r' S^-1 equals
  * diag(s)^-1 U_r' W wherever S can be inverted, so U is all that is taken from here.
  *
+ * Where the inputs' own triangle L is at hand, X = L Q with Q orthonormal, it is S as it stands and
+ * nothing was squared (COALA, arXiv 2507.07580).
+ *
  * C is scaled to a unit diagonal first, C = D C0 D: outlier channels then cost no accuracy, and a
  * channel without variance is a row of the identity that D removes again. A Gram that is singular
  * to working precision is damped, C0 + lambda I; the energies are reported in the undamped norm,
@@ -159,6 +162,23 @@ static lr_status undamp(lr__directions *out, const lr__factor_core *core, const 
             swap_directions(out, rows, j, j - 1);
 done:
     lr__aligned_free(right);
+    return status;
+}
+
+lr_status lr__directions_root(lr__directions *out, const lr__factor_core *core,
+                              const double *root) {
+    lr_status status = LR_OK;
+    double *product = NULL;
+    size_t count = (size_t)core->rows * (size_t)core->in;
+    LR_TRY(lr__directions_new(out, core->rows));
+    LR_TRY(lr__new_aligned(&product, count, sizeof *product));
+    memcpy(product, core->k, count * sizeof *product);
+    LR_TRY(lr__dtrmm(core->rows, core->in, root, product));
+    for (size_t i = 0; i < count; i++) out->total += product[i] * product[i];
+    status = left_singular(out, product, core->rows, core->in);
+done:
+    lr__aligned_free(product);
+    if (status < 0) lr__directions_clear(out);
     return status;
 }
 

@@ -42,10 +42,12 @@ lr_status lr_stats_new(lr_stats **out, const lr_model *model, const lr_stats_opt
     lr_stats_opts_init(&o, sizeof o);
     LR_TRY(lr__opts_merge(&o, sizeof o, opts, "lr_stats_opts"));
     if (!o.pattern) o.pattern = lr__block_linears;
+    LR_FAIL_IF(o.exact != 0 && o.exact != 1, LR_E_INVALID, "exact %d, expected 0 or 1", o.exact);
     LR_FAIL_IF(!lr__glob_is_valid(o.pattern), LR_E_INVALID, "pattern \"%s\" is not well formed",
                o.pattern);
     LR_TRY(lr__new(&stats, 1, sizeof *stats));
     stats->model = lr__model_keep(model);
+    stats->is_exact = o.exact;
     LR_TRY(lr__dup(&stats->pattern, o.pattern));
     LR_TRY(list_modules(stats));
     *out = stats;
@@ -55,16 +57,20 @@ done:
     return status;
 }
 
+static void clear_moments(lr__moments *m) {
+    lr__aligned_free(m->gram);
+    lr__aligned_free(m->root);
+    lr__free(m->sum);
+    lr__free(m->absolute);
+    lr__free(m->most);
+    memset(m, 0, sizeof *m);
+}
+
 void lr_stats_free(lr_stats *stats) {
     if (!stats) return;
     lr__observers_free(stats);
     for (int32_t i = 0; i < stats->module_count; i++) lr__free(stats->modules[i]);
-    for (int32_t i = 0; i < stats->moments_count; i++) {
-        lr__aligned_free(stats->moments[i].gram);
-        lr__free(stats->moments[i].sum);
-        lr__free(stats->moments[i].absolute);
-        lr__free(stats->moments[i].most);
-    }
+    for (int32_t i = 0; i < stats->moments_count; i++) clear_moments(&stats->moments[i]);
     lr__free(stats->modules);
     lr__free(stats->sizes);
     lr__free(stats->moments_of);
@@ -96,37 +102,22 @@ lr_status lr__stats_check_counted(const lr_stats *stats, int32_t index) {
 lr_status lr__stats_add_input(lr_stats *stats, int32_t index, int64_t input_id) {
     lr__moments *m = &stats->moments[stats->moments_count];
     lr_status status = LR_OK;
-    size_t size = (size_t)stats->sizes[index], packed = size * (size + 1) / 2;
+    size_t size = (size_t)stats->sizes[index];
+    size_t numbers = stats->is_exact ? size * size : size * (size + 1) / 2;
+    double **second = stats->is_exact ? &m->root : &m->gram;
     memset(m, 0, sizeof *m);
     m->size = stats->sizes[index];
     m->last_input = input_id;
-    LR_TRY(lr__new_aligned(&m->gram, packed, sizeof(double)));
-    memset(m->gram, 0, packed * sizeof(double));
+    LR_TRY(lr__new_aligned(second, numbers, sizeof(double)));
+    memset(*second, 0, numbers * sizeof(double));
     LR_TRY(lr__new(&m->sum, size, sizeof(double)));
     LR_TRY(lr__new(&m->absolute, size, sizeof(double)));
     LR_TRY(lr__new(&m->most, size, sizeof(double)));
     stats->moments_of[index] = stats->moments_count++;
     return LR_OK;
 done:
-    lr__aligned_free(m->gram);
-    lr__free(m->sum);
-    lr__free(m->absolute);
-    lr__free(m->most);
-    memset(m, 0, sizeof *m);
+    clear_moments(m);
     return status;
-}
-
-static void add_moments(lr__moments *to, const lr__moments *from, double weight) {
-    double scale = weight / from->weight;
-    size_t size = (size_t)to->size, packed = size * (size + 1) / 2;
-    for (size_t i = 0; i < packed; i++) to->gram[i] += scale * from->gram[i];
-    for (size_t i = 0; i < size; i++) {
-        to->sum[i] += scale * from->sum[i];
-        to->absolute[i] += scale * from->absolute[i];
-        if (from->most[i] > to->most[i]) to->most[i] = from->most[i];
-    }
-    to->tokens += from->tokens;
-    to->weight += weight;
 }
 
 /* The first module that reads the same input. */
@@ -138,6 +129,8 @@ static int32_t leader_of(const lr_stats *stats, int32_t index) {
 
 /* The same modules, all of them counted, and the same of them share an input. */
 static lr_status check_addend(const lr_stats *stats, const lr_stats *other) {
+    if (stats->is_exact != other->is_exact)
+        return lr__fail(LR_E_INVALID, "lr_stats_add: exact statistics and moments do not mix");
     if (stats->module_count != other->module_count)
         return lr__fail(LR_E_SHAPE, "statistics of %d modules, expected %d", other->module_count,
                         stats->module_count);
@@ -171,8 +164,9 @@ lr_status lr_stats_add(lr_stats *stats, const lr_stats *other, double weight) {
     }
     for (int32_t i = 0; i < stats->module_count; i++)
         if (leader_of(other, i) == i)
-            add_moments(&stats->moments[stats->moments_of[i]],
-                        &other->moments[other->moments_of[i]], weight);
+            LR_TRY(lr__moments_add(&stats->moments[stats->moments_of[i]],
+                                   &other->moments[other->moments_of[i]],
+                                   &stats->model->ctx->device, &stats->arena, weight));
 done:
     return status;
 }
@@ -187,6 +181,7 @@ lr_status lr_stats_read(const lr_stats *stats, const char *module, double *gram,
         return lr__fail(LR_E_INVALID, "lr_stats_read: statistics and a module are needed");
     lr_status status = lr__stats_find(stats, module, &index);
     if (status >= 0) status = lr__stats_check_counted(stats, index);
-    if (status >= 0) lr__moments_read(&stats->moments[stats->moments_of[index]], gram, mean);
+    if (status >= 0)
+        status = lr__moments_read(&stats->moments[stats->moments_of[index]], gram, mean);
     return status;
 }

@@ -1,6 +1,6 @@
 /*
- * Statistics on disk: a safetensors file of normalised moments in binary64, the gram as its packed
- * lower triangle, and in the metadata which modules share which input.
+ * Statistics on disk: a safetensors file of normalised moments in binary64, the gram or its root as
+ * a packed lower triangle, and in the metadata which modules share which input.
  */
 #include "compress/stats.h"
 #include "format/safetensors.h"
@@ -53,14 +53,18 @@ done:
     return status;
 }
 
+/* What may be missing is marked so in the moments, and is not written. */
 static const struct {
     const char *name;
     size_t offset;
+    int32_t is_mean; /* divided by the weight */
+    int32_t missing; /* 0: never */
 } vectors[] = {
-    {"mean", offsetof(lr__moments, sum)},
-    {"mean_absolute", offsetof(lr__moments, absolute)},
-    {"maximum", offsetof(lr__moments, most)},
+    {"mean", offsetof(lr__moments, sum), 1, 0},
+    {"mean_absolute", offsetof(lr__moments, absolute), 1, LR__MISSING_ABSOLUTE},
+    {"maximum", offsetof(lr__moments, most), 0, LR__MISSING_MOST},
 };
+enum { VECTORS = sizeof vectors / sizeof *vectors };
 
 static double *vector_of(const lr__moments *m, size_t which) {
     double *vector;
@@ -91,6 +95,19 @@ static lr_status put_scaled(lr__safetensors_writer *writer, const double *values
     return LR_OK;
 }
 
+static const char *second_name(const lr_stats *stats) { return stats->is_exact ? "root" : "gram"; }
+
+static lr_status put_second(lr__safetensors_writer *writer, const lr__moments *m) {
+    int64_t n = m->size;
+    double share = sqrt(1 / m->weight);
+    if (m->gram) return put_scaled(writer, m->gram, n * (n + 1) / 2, 1 / m->weight);
+    for (int64_t i = 0; i < n; i++) {
+        lr_status status = put_scaled(writer, m->root + i * n, i + 1, share);
+        if (status < 0) return status;
+    }
+    return LR_OK;
+}
+
 static lr_status write_file(const lr_stats *stats, const char *path) {
     lr_status status = LR_OK;
     lr__safetensors_writer *writer = NULL;
@@ -100,16 +117,19 @@ static lr_status write_file(const lr_stats *stats, const char *path) {
     for (int32_t i = 0; i < stats->moments_count; i++) {
         const lr__moments *m = &stats->moments[i];
         const char *module = stats->modules[leader_of(stats, i)];
-        LR_TRY(declare(writer, module, "gram", m->size * (m->size + 1) / 2));
-        for (size_t v = 0; v < 3; v++) LR_TRY(declare(writer, module, vectors[v].name, m->size));
+        LR_TRY(declare(writer, module, second_name(stats), m->size * (m->size + 1) / 2));
+        for (size_t v = 0; v < VECTORS; v++)
+            if (!(m->missing & vectors[v].missing))
+                LR_TRY(declare(writer, module, vectors[v].name, m->size));
     }
     LR_TRY(lr__safetensors_begin(writer, path, metadata));
     for (int32_t i = 0; i < stats->moments_count; i++) {
         const lr__moments *m = &stats->moments[i];
-        LR_TRY(put_scaled(writer, m->gram, m->size * (m->size + 1) / 2, 1 / m->weight));
-        LR_TRY(put_scaled(writer, m->sum, m->size, 1 / m->weight));
-        LR_TRY(put_scaled(writer, m->absolute, m->size, 1 / m->weight));
-        LR_TRY(put_scaled(writer, m->most, m->size, 1));
+        LR_TRY(put_second(writer, m));
+        for (size_t v = 0; v < VECTORS; v++)
+            if (!(m->missing & vectors[v].missing))
+                LR_TRY(put_scaled(writer, vector_of(m, v), m->size,
+                                  vectors[v].is_mean ? 1 / m->weight : 1));
     }
     LR_TRY(lr__safetensors_finish(writer));
 done:
@@ -137,6 +157,12 @@ typedef struct reader {
     const char *path;
 } reader;
 
+static const lr__stored *find_part(const reader *r, const char *module, const char *part) {
+    char name[NAME_SIZE];
+    snprintf(name, sizeof name, "%s.%s", module, part);
+    return lr__stored_find(r->list, name);
+}
+
 static lr_status read_numbers(const reader *r, const char *module, const char *part, double *out,
                               int64_t count, double scale) {
     char name[NAME_SIZE];
@@ -154,6 +180,32 @@ static lr_status read_numbers(const reader *r, const char *module, const char *p
                             r->path, name, (long long)i);
     }
     return LR_OK;
+}
+
+/* The packed rows of a root that stand at its beginning go to their places. */
+static void unpack_root(double *root, int64_t n) {
+    for (int64_t i = n; i-- > 0;) {
+        memmove(root + i * n, root + i * (i + 1) / 2, (size_t)(i + 1) * sizeof *root);
+        memset(root + i * n + i + 1, 0, (size_t)(n - i - 1) * sizeof *root);
+    }
+}
+
+static lr_status read_moments(const reader *r, const char *leader, lr__moments *m) {
+    lr_status status = LR_OK;
+    int64_t packed = m->size * (m->size + 1) / 2;
+    double share = m->root ? sqrt(m->weight) : m->weight;
+    LR_TRY(
+        read_numbers(r, leader, second_name(r->stats), m->root ? m->root : m->gram, packed, share));
+    if (m->root) unpack_root(m->root, m->size);
+    for (size_t v = 0; v < VECTORS; v++) {
+        if (vectors[v].missing && !find_part(r, leader, vectors[v].name))
+            m->missing |= vectors[v].missing;
+        else
+            LR_TRY(read_numbers(r, leader, vectors[v].name, vector_of(m, v), m->size,
+                                vectors[v].is_mean ? m->weight : 1));
+    }
+done:
+    return status;
 }
 
 static lr_status read_input(const reader *r, const json_t *input) {
@@ -175,6 +227,10 @@ static lr_status read_input(const reader *r, const json_t *input) {
         LR_FAIL_IF(stats->moments_of[index] >= 0, LR_E_FORMAT, "%s: %s stands twice", r->path,
                    name);
         if (!i) {
+            int32_t is_exact = find_part(r, name, "root") != NULL;
+            LR_FAIL_IF(stats->moments_count && is_exact != stats->is_exact, LR_E_FORMAT,
+                       "%s: %s: a root beside grams", r->path, name);
+            stats->is_exact = is_exact;
             LR_TRY(lr__stats_add_input(stats, index, -1));
             first = index;
         }
@@ -185,11 +241,7 @@ static lr_status read_input(const reader *r, const json_t *input) {
     lr__moments *m = &stats->moments[stats->moments_of[first]];
     m->tokens = tokens;
     m->weight = weight;
-    const char *leader = stats->modules[first];
-    LR_TRY(read_numbers(r, leader, "gram", m->gram, m->size * (m->size + 1) / 2, weight));
-    for (size_t v = 0; v < 3; v++)
-        LR_TRY(
-            read_numbers(r, leader, vectors[v].name, vector_of(m, v), m->size, v < 2 ? weight : 1));
+    status = read_moments(r, stats->modules[first], m);
 done:
     return status;
 }

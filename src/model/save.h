@@ -68,6 +68,11 @@ int64_t lr__outgoing_cols(const lr__outgoing *item);
 typedef lr_status (*lr__outgoing_put)(void *file, const void *data, size_t bytes);
 lr_status lr__outgoing_stream(const lr__outgoing_list *list, size_t first, size_t count,
                               lr__outgoing_put put, void *file);
+/* Makes a matrix [rows, cols] what the file will hold of it: the numbers of `dtype`, widened again.
+ * Rounding twice changes nothing, blocks with a subnormal scale aside. What the type cannot hold
+ * becomes infinity or NaN. */
+void lr__save_round(const lr__kernels *kernels, int32_t dtype, int64_t rows, int64_t cols,
+                    float *numbers);
 /* Writes items [first, first + count) as one safetensors file. */
 lr_status lr__outgoing_write(const lr__outgoing_list *list, size_t first, size_t count,
                              const char *path, json_t *metadata);

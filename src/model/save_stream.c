@@ -125,6 +125,31 @@ static lr_status convert_blocks(const stream *s, int64_t row, int64_t rows) {
     return LR_OK;
 }
 
+static void round_block(const lr__kernels *kernels, float *x, int64_t count) {
+    int8_t levels[BLOCK];
+    uint16_t half;
+    int64_t bad;
+    float scale = block_scale(kernels, x, count, &half, &bad);
+    if (bad < 0) quantise(x, count, scale, levels);
+    for (int64_t i = 0; i < count; i++) x[i] = bad >= 0 ? NAN : scale * (float)levels[i];
+}
+
+void lr__save_round(const lr__kernels *kernels, int32_t dtype, int64_t rows, int64_t cols,
+                    float *numbers) {
+    uint16_t piece[BLOCK];
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t at = 0; at < cols; at += BLOCK) {
+            float *x = numbers + r * cols + at;
+            int64_t count = cols - at < BLOCK ? cols - at : BLOCK;
+            if (dtype == LR_Q8_0) {
+                round_block(kernels, x, count);
+            } else if (dtype != LR_F32) {
+                kernels->narrow(dtype, x, (size_t)count, piece);
+                kernels->widen(dtype, piece, (size_t)count, x);
+            }
+        }
+}
+
 static int is_quantised(const lr__outgoing *item) {
     return item->is_scales || item->dtype == LR_I8 || item->dtype == LR_Q8_0;
 }

@@ -39,6 +39,8 @@ typedef struct fixture {
     float *weight;
     double *x; /* [n, tokens] */
     double *gram, *mean;
+    double *scale; /* root of the mean |x| of each channel */
+    double *root;  /* lower triangle L of X / sqrt(T) = L Q */
     float *bias;
     lr__factor_problem problem;
 } fixture;
@@ -83,7 +85,34 @@ static inline double *orthogonal(int64_t n, uint64_t *state) {
     return q;
 }
 
-/* C = X X' / T and mu from the X as it stands. */
+/* X / sqrt(T) = L Q by modified Gram-Schmidt, twice over; a row that is in the span of those before
+ * it has a zero on the diagonal. */
+static inline void fixture_root(fixture *f) {
+    int64_t n = f->n, t = f->tokens;
+    double *q = zeros(n * t);
+    memset(f->root, 0, (size_t)(n * n) * sizeof *f->root);
+    for (int64_t i = 0; i < n; i++) {
+        double *row = q + i * t, whole = 0, square = 0;
+        for (int64_t k = 0; k < t; k++) {
+            row[k] = f->x[i * t + k] / sqrt((double)t);
+            whole += row[k] * row[k];
+        }
+        for (int64_t p = 0; p < 2 * i; p++) {
+            const double *other = q + p % i * t;
+            double dot = 0;
+            for (int64_t k = 0; k < t; k++) dot += row[k] * other[k];
+            for (int64_t k = 0; k < t; k++) row[k] -= dot * other[k];
+            f->root[i * n + p % i] += dot;
+        }
+        for (int64_t k = 0; k < t; k++) square += row[k] * row[k];
+        double length = square > 1e-28 * whole ? sqrt(square) : 0;
+        for (int64_t k = 0; k < t; k++) row[k] = length > 0 ? row[k] / length : 0;
+        f->root[i * n + i] = length;
+    }
+    free(q);
+}
+
+/* C = X X' / T, mu, s and L from the X as it stands. */
 static inline void fixture_moments(fixture *f) {
     int64_t n = f->n, t = f->tokens;
     for (int64_t i = 0; i < n; i++) {
@@ -94,7 +123,11 @@ static inline void fixture_moments(fixture *f) {
             for (int64_t k = 0; k < t; k++) sum += f->x[i * t + k] * f->x[j * t + k];
             f->gram[i * n + j] = f->gram[j * n + i] = sum / (double)t;
         }
+        double size = 0;
+        for (int64_t k = 0; k < t; k++) size += fabs(f->x[i * t + k]) / (double)t;
+        f->scale[i] = sqrt(size);
     }
+    fixture_root(f);
 }
 
 /* X = Q diag(i^-decay/2) Z, rotated, with a mean and, from 8 channels on, four of them times
@@ -107,6 +140,8 @@ static inline fixture fixture_new(shape s, int64_t tokens, double decay, double 
     f.x = zeros(s.n * tokens);
     f.gram = zeros(s.n * s.n);
     f.mean = zeros(s.n);
+    f.scale = zeros(s.n);
+    f.root = zeros(s.n * s.n);
     double *q = orthogonal(s.n, &state);
     for (int64_t i = 0; i < s.m * s.n; i++) f.weight[i] = (float)noise(&state);
     for (int64_t i = 0; i < s.m; i++) f.bias[i] = (float)noise(&state);
@@ -122,7 +157,8 @@ static inline fixture fixture_new(shape s, int64_t tokens, double decay, double 
         }
     free(q);
     fixture_moments(&f);
-    f.problem = (lr__factor_problem){s.m, s.n, f.weight, f.gram, f.mean, f.bias, "layer.q_proj"};
+    f.problem = (lr__factor_problem){
+        s.m, s.n, f.weight, f.gram, f.mean, f.bias, "layer.q_proj", f.scale, f.root};
     return f;
 }
 
@@ -132,6 +168,8 @@ static inline void fixture_free(fixture *f) {
     free(f->x);
     free(f->gram);
     free(f->mean);
+    free(f->scale);
+    free(f->root);
 }
 
 /* Every small rank, fewer large ones, the last. */
@@ -200,15 +238,27 @@ static inline double *weight_of(const fixture *f) {
     return w;
 }
 
-/* tail[r] = sum over i >= r of sigma_i(W X)^2 / T, or of sigma_i(W)^2; tail[full] = 0. */
+/* The methods whose norm does not ask for the tokens. */
+static inline int is_of_weights(int32_t method) {
+    return method == LR__FACTOR_SVD || method == LR__FACTOR_ASVD;
+}
+
+static inline void scale_channels(const fixture *f, double *a, int32_t method) {
+    for (int64_t i = 0; i < f->m * f->n && method == LR__FACTOR_ASVD; i++)
+        a[i] *= f->scale[i % f->n];
+}
+
+/* tail[r] = sum over i >= r of sigma_i(W X)^2 / T, or of sigma_i(W)^2, or of sigma_i(W diag(s))^2;
+ * tail[full] = 0. */
 static inline double *fixture_tails(const fixture *f, int32_t method) {
     int64_t full = fixture_full(f);
     double *w = weight_of(f), *tails = zeros(full + 1), *y = w, scale = 1;
-    if (method != LR__FACTOR_SVD) {
+    scale_channels(f, w, method);
+    if (!is_of_weights(method)) {
         y = times_x(f, w, method == LR__FACTOR_AFM);
         scale = 1 / (double)f->tokens;
     }
-    double *squares = jacobi_squares(y, f->m, method == LR__FACTOR_SVD ? f->n : f->tokens);
+    double *squares = jacobi_squares(y, f->m, is_of_weights(method) ? f->n : f->tokens);
     for (int64_t i = full; i-- > 0;) tails[i] = tails[i + 1] + squares[i] * scale;
     if (y != w) free(y);
     free(w);
@@ -220,7 +270,8 @@ static inline double *fixture_tails(const fixture *f, int32_t method) {
 static inline double explicit_loss(const fixture *f, const double *approx, int32_t method) {
     double *e = weight_of(f), sum = 0;
     for (int64_t i = 0; i < f->m * f->n; i++) e[i] -= approx[i];
-    if (method == LR__FACTOR_SVD) {
+    scale_channels(f, e, method);
+    if (is_of_weights(method)) {
         for (int64_t i = 0; i < f->m * f->n; i++) sum += e[i] * e[i];
     } else {
         double *y = times_x(f, e, method == LR__FACTOR_AFM);

@@ -231,6 +231,27 @@ START_TEST(compress_takes_stats_and_plan) {
 }
 END_TEST
 
+START_TEST(compress_scales_channels) {
+    const char *folder = scratch_path("small"), *stats = scratch_path("stats");
+    RUN_JSON("collect", cli_model(), "--samples", "2", "--window", "16", "--out", stats);
+    RUN_JSON("compress", cli_model(), "--keep", "0.5", "--stats", stats, "--method", "asvd",
+             "--statistic", "max", "--alpha", "0.3", "--out", folder);
+    check_compressed(folder);
+}
+END_TEST
+
+START_TEST(compress_takes_exact_statistics) {
+    const char *folder = scratch_path("small"), *stats = scratch_path("stats");
+    RUN_JSON("collect", cli_model(), "--samples", "2", "--window", "16", "--exact", "--out", stats);
+    RUN_JSON("compress", cli_model(), "--keep", "0.5", "--stats", stats, "--method", "qr", "--out",
+             folder);
+    check_compressed(folder);
+    RUN_JSON("compress", cli_model(), "--keep", "0.5", "--samples", "2", "--window", "16",
+             "--method", "qr", "--out", folder, "--force");
+    check_compressed(folder);
+}
+END_TEST
+
 START_TEST(compress_by_weights_alone_densified) {
     const char *folder = scratch_path("dense");
     RUN_JSON("compress", cli_model(), "--keep", "0.5", "--method", "svd", "--densify", "--out",
@@ -343,6 +364,8 @@ Suite *cli_suite(void) {
     tcase_add_test(forms, plan_takes_ranks_in_three_forms);
     tcase_add_test(forms, compress_learns_from_texts);
     tcase_add_test(forms, compress_takes_stats_and_plan);
+    tcase_add_test(forms, compress_scales_channels);
+    tcase_add_test(forms, compress_takes_exact_statistics);
     tcase_add_test(forms, compress_by_weights_alone_densified);
     tcase_add_test(forms, convert_goes_both_ways);
     tcase_add_test(forms, convert_keeps_factors_or_multiplies_them_out);

@@ -22,7 +22,11 @@ START_TEST(usage_is_refused_before_any_work) {
     RUN_FAILS(2, "expected exactly one", "plan", "/nowhere", "--out", out);
     RUN_FAILS(2, "expected exactly one", "plan", "/nowhere", "--out", out, "--keep=.5",
               "--ranks=8");
-    RUN_FAILS(2, "expected pca", "compress", "/nowhere", "--out", out, "--keep=.5", "--method=qr");
+    RUN_FAILS(2, "expected pca", "compress", "/nowhere", "--out", out, "--keep=.5", "--method=x");
+    RUN_FAILS(2, "--alpha: only --method asvd", "compress", "/nowhere", "--out", out, "--keep=.5",
+              "--alpha=.5");
+    RUN_FAILS(2, "expected mean, max or rms", "compress", "/nowhere", "--out", out, "--keep=.5",
+              "--method=asvd", "--statistic=median");
     RUN_FAILS(2, "nothing to learn from", "collect", "/nowhere", "--out", out, "--self-text", "0");
     RUN_FAILS(2, "weight 0", "collect", "/nowhere", "--out", out, "--text", "/nowhere:0");
     RUN_FAILS(2, "expected one of the two", "compress", "/nowhere", "--out", out, "--keep=.5",

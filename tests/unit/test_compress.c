@@ -9,8 +9,8 @@ static captures *seen;
 static int32_t ids[TEXT];
 
 static const char *const models[] = {"llama-tied", "llama-bias-sharded", "gguf-mixed/model.gguf"};
-static const char *const methods[] = {"svd", "whiten", "whiten-eig", "pca", "afm"};
-enum { MODELS = 3, METHODS = 5, AFM = 4 };
+static const char *const methods[] = {"svd", "whiten", "whiten-eig", "pca", "afm", "asvd"};
+enum { MODELS = 3, METHODS = 6, SVD = 0, PCA = 3, AFM = 4, ASVD = 5 };
 
 /* Statistics and captures of the same forwards. */
 static void watch(void) {
@@ -147,11 +147,22 @@ static void centre_rows(double *y, int64_t rows, int64_t cols) {
     }
 }
 
+/* [out, in + 1] with its channels times ASVD's usual scale, the root of their mean |x|. */
+static void scale_channels(double *matrix, const capture *c, int method) {
+    for (int64_t j = 0; j < c->in && method == ASVD; j++) {
+        double sum = 0;
+        for (int64_t t = 0; t < c->tokens; t++)
+            sum += fabs(c->x[t * c->in + j]) / (double)c->tokens;
+        for (int64_t i = 0; i < c->out; i++) matrix[i * (c->in + 1) + j] *= sqrt(sum);
+    }
+}
+
 /* Squared singular values of what a method approximates, falling. */
 static double *spectrum_of(const capture *c, int method) {
     double *w = matrix_of(model, c->module), *squares;
     int64_t m = c->out, n = c->in;
-    if (method) {
+    scale_channels(w, c, method);
+    if (method != SVD && method != ASVD) {
         for (int64_t i = 0; i < m; i++) w[i * (n + 1) + n] = 0;
         double *y = outputs_of(w, c);
         if (method == AFM) centre_rows(y, m, c->tokens);
@@ -174,12 +185,13 @@ static double sum_of(const double *values, int64_t from, int64_t to) {
     return sum;
 }
 
-/* E |y - y~|^2 over the captured tokens; of the matrices alone for plain SVD. */
+/* E |y - y~|^2 over the captured tokens; of the matrices alone for plain and scaled SVD. */
 static double loss_of(const lr_model *target, const capture *c, int method) {
     double *w = matrix_of(model, c->module), *after = matrix_of(target, c->module), sum = 0;
     int64_t count = c->out * (c->in + 1);
     for (int64_t i = 0; i < count; i++) w[i] -= after[i];
-    if (method) {
+    scale_channels(w, c, method);
+    if (method != SVD && method != ASVD) {
         double *y = outputs_of(w, c);
         for (int64_t i = 0; i < c->out * c->tokens; i++) sum += y[i] * y[i] / (double)c->tokens;
         free(y);
@@ -266,6 +278,115 @@ START_TEST(test_same_optimum) {
         free(a);
     }
     for (int k = 0; k < 3; k++) lr_model_free(copies[k]);
+    lr_plan_free(plan);
+}
+END_TEST
+
+/* Statistic and power of ASVD; without the power it is the plain SVD. */
+START_TEST(test_asvd_options) {
+    static const char *const statistics[] = {"mean", "max", "rms"};
+    lr_plan *plan = plan_of("{\"*\": 6}");
+    lr_model *plain = compressed(plan, "svd", NULL), *last = NULL;
+    lr_compress_opts opts;
+    lr_compress_opts_init(&opts, sizeof opts);
+    opts.method = "asvd";
+    for (int k = 0; k < 6; k++) {
+        lr_model *copy;
+        opts.statistic = statistics[k % 3];
+        opts.alpha = k < 3 ? 0 : -1;
+        CHECK_OK(lr_model_clone(&copy, model));
+        CHECK_OK(lr_compress(copy, plan, stats, &opts, NULL, NULL));
+        for (int i = 0; i < seen->count; i++) {
+            const capture *c = &seen->items[i];
+            double *a = matrix_of(plain, c->module), *b = matrix_of(copy, c->module);
+            double *before = last ? matrix_of(last, c->module) : NULL;
+            int64_t count = c->out * (c->in + 1);
+            if (k < 3) ck_assert_double_lt(relative_difference(a, b, count), 1e-6);
+            if (k > 3) ck_assert_double_gt(relative_difference(before, b, count), 1e-3);
+            free(a);
+            free(b);
+            free(before);
+        }
+        lr_model_free(last);
+        last = copy;
+    }
+    opts.statistic = "median";
+    CHECK_FAILS(lr_compress(model, plan, stats, &opts, NULL, NULL), LR_E_INVALID,
+                "statistic \"median\", expected mean, max or rms");
+    opts.statistic = "mean";
+    opts.alpha = NAN;
+    CHECK_FAILS(lr_compress(model, plan, stats, &opts, NULL, NULL), LR_E_INVALID, "alpha is");
+    lr_model_free(last);
+    lr_model_free(plain);
+    lr_plan_free(plan);
+}
+END_TEST
+
+/* Rounds bring the others to the loss of pca; rounding to a type costs little beyond it. */
+START_TEST(test_refits) {
+    static const char *const names[] = {"svd", "asvd", "pca"};
+    lr_plan *plan = plan_of("{\"*\": 7}");
+    events best = {0};
+    lr_compress_opts opts;
+    lr_compress_opts_init(&opts, sizeof opts);
+    lr_model_free(compressed(plan, "pca", &best));
+    for (int k = 0; k < 3; k++) {
+        events all = {0};
+        lr_model *copy;
+        opts.method = names[k];
+        opts.refits = 60;
+        opts.dtype = k < 2 ? LR_F32 : LR_BF16;
+        CHECK_OK(lr_model_clone(&copy, model));
+        CHECK_OK(lr_compress(copy, plan, stats, &opts, record, &all));
+        for (int e = 0; e < all.count; e++) {
+            double least = best.items[e].measured, stored = all.items[e].stored;
+            double total = best.items[e].total;
+            ck_assert_double_ge(stored, least - 1e-6 * total);
+            ck_assert_double_le(stored, 1.02 * least + 1e-4 * total);
+            CHECK_NEAR(loss_of(copy, captured(seen, all.names[e]), PCA), stored, 1e-5 * total);
+        }
+        lr_model_free(copy);
+    }
+    lr_stats *all_stats = stats;
+    stats = NULL;
+    opts.method = "svd";
+    CHECK_FAILS(lr_compress(model, plan, NULL, &opts, NULL, NULL), LR_E_INVALID, "refits need");
+    stats = all_stats;
+    opts.refits = -1;
+    CHECK_FAILS(lr_compress(model, plan, stats, &opts, NULL, NULL), LR_E_INVALID, "refits -1");
+    opts.refits = 0;
+    opts.dtype = LR_I32;
+    CHECK_FAILS(lr_compress(model, plan, stats, &opts, NULL, NULL), LR_E_INVALID, "dtype i32");
+    lr_plan_free(plan);
+}
+END_TEST
+
+/* Exact statistics serve "qr" and every other method; the losses are those of the moments. */
+START_TEST(test_exact_statistics) {
+    static const char *const names[] = {"qr", "pca", "whiten", "afm", "asvd"};
+    lr_plan *plan = plan_of("{\"*\": 7}");
+    lr_stats *moments = stats, *exact;
+    lr_stats_opts opts;
+    lr_stats_opts_init(&opts, sizeof opts);
+    opts.exact = 1;
+    CHECK_OK(lr_stats_new(&exact, model, &opts));
+    CHECK_OK(lr_stats_collect(exact, ids, TEXT, WINDOW, 1));
+    for (int k = 0; k < 5; k++) {
+        events by_exact = {0}, by_moments = {0};
+        stats = exact;
+        lr_model *a = compressed(plan, names[k], &by_exact);
+        stats = moments;
+        lr_model *b = compressed(plan, k ? names[k] : "pca", &by_moments);
+        for (int e = 0; e < by_exact.count; e++) {
+            const lr_compress_event *x = &by_exact.items[e], *y = &by_moments.items[e];
+            CHECK_NEAR(x->total, y->total, 1e-5 * y->total);
+            CHECK_NEAR(x->predicted, y->predicted, 1e-5 * y->total);
+            CHECK_NEAR(x->measured, y->measured, 1e-5 * y->total);
+        }
+        lr_model_free(a);
+        lr_model_free(b);
+    }
+    lr_stats_free(exact);
     lr_plan_free(plan);
 }
 END_TEST
@@ -572,6 +693,9 @@ Suite *compress_suite(void) {
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_loop_test(tests, test_losses, 0, (MODELS + 1) * METHODS);
     tcase_add_test(tests, test_same_optimum);
+    tcase_add_test(tests, test_asvd_options);
+    tcase_add_test(tests, test_refits);
+    tcase_add_test(tests, test_exact_statistics);
     tcase_add_loop_test(tests, test_afm, 0, MODELS);
     tcase_add_test(tests, test_afm_in_a_session);
     tcase_add_loop_test(tests, test_full_rank, 0, MODELS * METHODS);

@@ -3,8 +3,9 @@
 
 static const double decays[] = {0.5, 1, 2};
 static const int32_t methods[] = {LR__FACTOR_SVD, LR__FACTOR_WHITEN, LR__FACTOR_WHITEN_EIG,
-                                  LR__FACTOR_PCA, LR__FACTOR_AFM};
-enum { METHODS = 5, DECAYS = 3 };
+                                  LR__FACTOR_PCA, LR__FACTOR_AFM,    LR__FACTOR_ASVD,
+                                  LR__FACTOR_QR};
+enum { METHODS = 7, DECAYS = 3 };
 
 static lr__factor_basis *basis_of(const fixture *f, int32_t method) {
     lr__factor_basis *basis = NULL;
@@ -69,13 +70,14 @@ START_TEST(components_are_additive) {
 }
 END_TEST
 
-/* O7: three routes, one W~, where the spectrum has a gap. */
+/* O7: four routes, one W~, where the spectrum has a gap. */
 START_TEST(routes_agree) {
     for (int s = 0; s < SHAPES - 3; s++) {
         fixture f = fixture_new(shapes[s], 300, decays[_i], 3);
         lr__factor_basis *pca = basis_of(&f, LR__FACTOR_PCA);
-        for (int32_t method = LR__FACTOR_WHITEN; method <= LR__FACTOR_WHITEN_EIG; method++) {
-            lr__factor_basis *other = basis_of(&f, method);
+        static const int32_t others[] = {LR__FACTOR_WHITEN, LR__FACTOR_WHITEN_EIG, LR__FACTOR_QR};
+        for (int o = 0; o < 3; o++) {
+            lr__factor_basis *other = basis_of(&f, others[o]);
             ck_assert_double_eq(other->damping, 0);
             for (int64_t r = 1; r <= pca->count; r++) {
                 if (r < pca->count && pca->spectrum[r - 1] < 1.002 * pca->spectrum[r]) continue;
@@ -169,8 +171,7 @@ START_TEST(ranks_are_nested) {
             double left = 0, right = 0;
             for (int64_t i = 0; i < f.m; i++) left += pow(basis->left[r * f.m + i], 2);
             for (int64_t j = 0; j < f.n; j++) right += pow(basis->right[r * f.n + j], 2);
-            int is_pca = method == LR__FACTOR_PCA || method == LR__FACTOR_AFM;
-            CHECK_NEAR(left, is_pca ? 1 : right, 1e-12 * left);
+            CHECK_NEAR(left, lr__factor_is_orthonormal(method) ? 1 : right, 1e-12 * left);
         }
         lr__factor_basis_free(basis);
         fixture_free(&f);
@@ -304,6 +305,54 @@ START_TEST(scale_of_inputs_keeps_factors) {
 }
 END_TEST
 
+/* O4: without the power ASVD is the plain SVD; a common factor of the scale changes nothing. */
+START_TEST(asvd_is_a_scaled_svd) {
+    fixture f = fixture_new(shapes[_i], 120, 1, 30);
+    lr__factor_basis *asvd = basis_of(&f, LR__FACTOR_ASVD), *plain = basis_of(&f, LR__FACTOR_SVD);
+    for (int64_t j = 0; j < f.n; j++) f.scale[j] *= 1024;
+    lr__factor_basis *larger = basis_of(&f, LR__FACTOR_ASVD);
+    for (int64_t j = 0; j < f.n; j++) f.scale[j] = 1;
+    lr__factor_basis *flat = basis_of(&f, LR__FACTOR_ASVD);
+    for (int64_t r = 1; r <= plain->count; r = next_rank(r, plain->count)) {
+        double *a = basis_approx(asvd, 0, r), *b = basis_approx(larger, 0, r);
+        double *c = basis_approx(flat, 0, r), *d = basis_approx(plain, 0, r);
+        CHECK_NEAR(difference(b, a, f.m * f.n), 0, 1e-12);
+        CHECK_NEAR(difference(c, d, f.m * f.n), 0, 1e-12);
+        free(a);
+        free(b);
+        free(c);
+        free(d);
+    }
+    lr__factor_basis_free(asvd);
+    lr__factor_basis_free(plain);
+    lr__factor_basis_free(larger);
+    lr__factor_basis_free(flat);
+    fixture_free(&f);
+}
+END_TEST
+
+/* O5: where channels do not correlate, scaling by their root mean square is whitening. */
+START_TEST(rms_is_whitening_of_independent_channels) {
+    fixture f = fixture_new(shapes[_i], 120, 1, 30);
+    for (int64_t i = 0; i < f.n * f.n; i++)
+        if (i % (f.n + 1)) f.gram[i] = 0;
+    for (int64_t j = 0; j < f.n; j++) f.scale[j] = sqrt(f.gram[j * (f.n + 1)]);
+    lr__factor_basis *asvd = basis_of(&f, LR__FACTOR_ASVD), *pca = basis_of(&f, LR__FACTOR_PCA);
+    CHECK_NEAR(asvd->total, pca->total, 1e-12 * pca->total);
+    for (int64_t r = 1; r <= pca->count; r++) {
+        CHECK_NEAR(asvd->spectrum[r - 1], pca->spectrum[r - 1], 1e-12 * pca->total);
+        if (r < pca->count && pca->spectrum[r - 1] < 1.002 * pca->spectrum[r]) continue;
+        double *a = basis_approx(asvd, 0, r), *b = basis_approx(pca, 0, r);
+        CHECK_NEAR(difference(a, b, f.m * f.n), 0, 1e-9);
+        free(a);
+        free(b);
+    }
+    lr__factor_basis_free(asvd);
+    lr__factor_basis_free(pca);
+    fixture_free(&f);
+}
+END_TEST
+
 /* O27: the mean squared error of explicit outputs, with the rounded factors, is predicted / m; and
  * lr__factor_loss says the same of any pair of factors. */
 START_TEST(mean_squared_error_is_predicted) {
@@ -318,8 +367,10 @@ START_TEST(mean_squared_error_is_predicted) {
             double *approx = factors_approx(&f, &cut);
             double mse = explicit_loss(&f, approx, methods[i]) / (double)f.m;
             CHECK_NEAR(mse, cut.predicted / (double)f.m, 1e-6 * mse);
-            if (methods[i] == LR__FACTOR_SVD) asked.gram = NULL;
+            if (is_of_weights(methods[i]) || methods[i] == LR__FACTOR_QR) asked.gram = NULL;
             if (methods[i] != LR__FACTOR_AFM) asked.mean = NULL;
+            if (methods[i] != LR__FACTOR_ASVD) asked.scale = NULL;
+            if (methods[i] != LR__FACTOR_QR) asked.root = NULL;
             CHECK_OK(lr__factor_loss(&loss, &asked, cut.rank, cut.left, cut.right));
             CHECK_NEAR(loss, mse * (double)f.m, 1e-9 * basis->total);
             free(approx);
@@ -370,6 +421,8 @@ Suite *factor_suite(void) {
     tcase_add_loop_test(tests, no_mean_is_pca, 0, SHAPES);
     tcase_add_loop_test(tests, input_basis_does_not_matter, 0, SHAPES);
     tcase_add_loop_test(tests, scale_of_inputs_keeps_factors, 0, SHAPES);
+    tcase_add_loop_test(tests, asvd_is_a_scaled_svd, 0, SHAPES);
+    tcase_add_loop_test(tests, rms_is_whitening_of_independent_channels, 0, SHAPES);
     tcase_add_test(tests, mean_squared_error_is_predicted);
     tcase_add_loop_test(tests, full_rank_is_the_weight, 0, METHODS);
     suite_add_tcase(suite, tests);

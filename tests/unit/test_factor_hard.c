@@ -5,8 +5,9 @@
 #include <pthread.h>
 
 static const int32_t methods[] = {LR__FACTOR_SVD, LR__FACTOR_WHITEN, LR__FACTOR_WHITEN_EIG,
-                                  LR__FACTOR_PCA, LR__FACTOR_AFM};
-enum { METHODS = 5 };
+                                  LR__FACTOR_PCA, LR__FACTOR_AFM,    LR__FACTOR_ASVD,
+                                  LR__FACTOR_QR};
+enum { METHODS = 7 };
 
 /* Every rank: finite, predicted = measured = tail from the explicit product. */
 static void check_all_ranks(const fixture *f, int32_t method, double tolerance) {
@@ -269,7 +270,8 @@ END_TEST
 static void check_refused(const fixture *f, lr_status expected, const char *text) {
     for (int i = 0; i < METHODS; i++) {
         lr__factor_basis *basis = NULL;
-        if (strstr(text, "Gram") && methods[i] == LR__FACTOR_SVD) continue;
+        if (strstr(text, "Gram") && (is_of_weights(methods[i]) || methods[i] == LR__FACTOR_QR))
+            continue;
         if ((strstr(text, "mean") || strstr(text, "bias")) && methods[i] != LR__FACTOR_AFM)
             continue;
         CHECK_FAILS(lr__factor_basis_new(&basis, &f->problem, methods[i]), expected, text);
@@ -302,6 +304,13 @@ START_TEST(numbers_that_are_not_finite) {
     check_refused(&f, LR_E_NUMERIC, "bias [0, 3] is");
     f.bias[3] = bias;
     check_all_ranks(&f, LR__FACTOR_AFM, 1e-9);
+    lr__factor_basis *basis = NULL;
+    f.scale[2] = bad;
+    CHECK_FAILS(lr__factor_basis_new(&basis, &f.problem, LR__FACTOR_ASVD), LR_E_NUMERIC,
+                "layer.q_proj: scale [2] is");
+    f.root[7 * 9 + 1] = bad;
+    CHECK_FAILS(lr__factor_basis_new(&basis, &f.problem, LR__FACTOR_QR), LR_E_NUMERIC,
+                "layer.q_proj: root [7, 1] is");
     fixture_free(&f);
 }
 END_TEST
@@ -320,9 +329,21 @@ START_TEST(moments_that_cannot_be) {
     f.gram[20] *= -1;
     check_refused(&f, LR_E_INVALID, "Gram [2, 2] is -");
     f.gram[20] *= -1;
+    lr__factor_basis *basis = NULL;
+    f.scale[3] = -1;
+    CHECK_FAILS(lr__factor_basis_new(&basis, &f.problem, LR__FACTOR_ASVD), LR_E_INVALID,
+                "scale [3] is -1, expected 0 or more");
+    f.root[3] = 2;
+    CHECK_FAILS(lr__factor_basis_new(&basis, &f.problem, LR__FACTOR_QR), LR_E_INVALID,
+                "root [0, 3] is 2, expected a lower triangle");
     f.mean[7] = 1e3;
     check_refused(&f, LR_E_INVALID, "mean [7] is 1000, at most");
-    f.problem = (lr__factor_problem){3, 3, identity, indefinite, no_mean, NULL, "layer.q_proj"};
+    f.problem = (lr__factor_problem){.out = 3,
+                                     .in = 3,
+                                     .weight = identity,
+                                     .gram = indefinite,
+                                     .mean = no_mean,
+                                     .name = "layer.q_proj"};
     check_refused(&f, LR_E_INVALID, "Gram is not positive semidefinite");
     fixture_free(&f);
 }
@@ -334,7 +355,7 @@ START_TEST(calls_that_make_no_sense) {
     lr__factors cut;
     double loss;
     lr__factor_problem asked = f.problem;
-    CHECK_FAILS(lr__factor_basis_new(&basis, &asked, 5), LR_E_INVALID, "method 5, expected 0 to 4");
+    CHECK_FAILS(lr__factor_basis_new(&basis, &asked, 7), LR_E_INVALID, "method 7, expected 0 to 6");
     CHECK_FAILS(lr__factor_basis_new(&basis, &asked, -1), LR_E_INVALID, "method -1");
     asked.out = 0;
     CHECK_FAILS(lr__factor_basis_new(&basis, &asked, 0), LR_E_SHAPE, "shape [0, 9]");
@@ -350,6 +371,9 @@ START_TEST(calls_that_make_no_sense) {
     ck_assert_ptr_null(cut.left);
     CHECK_FAILS(lr__factor_loss(&loss, &f.problem, 0, NULL, NULL), LR_E_INVALID, "rank 0");
     lr__factor_basis_free(basis);
+    asked.scale = asked.root = NULL;
+    CHECK_FAILS(lr__factor_basis_new(&basis, &asked, LR__FACTOR_ASVD), LR_E_INVALID, "no scale");
+    CHECK_FAILS(lr__factor_basis_new(&basis, &asked, LR__FACTOR_QR), LR_E_INVALID, "no root");
     asked = f.problem;
     asked.mean = NULL;
     asked.name = NULL;

@@ -276,6 +276,44 @@ START_TEST(test_large_moments) {
 }
 END_TEST
 
+/* Exact statistics: the same moments by another way, merged and read as the others. */
+START_TEST(test_exact) {
+    lr_stats_opts opts;
+    lr_stats *plain = stats_of(model, ids, TEXT, WINDOW), *exact, *sum;
+    lr_stats_opts_init(&opts, sizeof opts);
+    opts.exact = 1;
+    CHECK_OK(lr_stats_new(&exact, model, &opts));
+    CHECK_OK(lr_stats_collect(exact, ids, TEXT, WINDOW, 1));
+    ck_assert_ptr_null(exact->moments[0].gram);
+    ck_assert(distance(plain, exact, q0, HIDDEN) < 1e-13);
+    ck_assert(distance(plain, exact, down1, WIDE) < 1e-13);
+    for (int i = 0; i < HIDDEN; i++) {
+        ck_assert(plain->moments[0].absolute[i] == exact->moments[0].absolute[i]);
+        ck_assert(plain->moments[0].most[i] == exact->moments[0].most[i]);
+    }
+    CHECK_FAILS(lr_stats_add(exact, plain, 1), LR_E_INVALID, "do not mix");
+    CHECK_OK(lr_stats_new(&sum, model, &opts));
+    CHECK_OK(lr_stats_add(sum, exact, 2));
+    CHECK_OK(lr_stats_collect(exact, more, 16, WINDOW, 3));
+    CHECK_OK(lr_stats_collect(plain, more, 16, WINDOW, 3));
+    CHECK_OK(lr_stats_add(sum, exact, 1));
+    lr_stats *twin = stats_of(model, ids, TEXT, WINDOW);
+    lr_stats *both = stats_new("*_proj");
+    CHECK_OK(lr_stats_add(both, twin, 2));
+    CHECK_OK(lr_stats_add(both, plain, 1));
+    ck_assert(distance(both, sum, q0, HIDDEN) < 1e-13);
+    ck_assert(distance(both, sum, down1, WIDE) < 1e-13);
+    opts.exact = 2;
+    lr_stats *none;
+    CHECK_FAILS(lr_stats_new(&none, model, &opts), LR_E_INVALID, "exact 2");
+    lr_stats_free(both);
+    lr_stats_free(twin);
+    lr_stats_free(sum);
+    lr_stats_free(exact);
+    lr_stats_free(plain);
+}
+END_TEST
+
 START_TEST(test_refused) {
     lr_stats *stats;
     lr_stats_opts opts;
@@ -361,6 +399,7 @@ Suite *stats_suite(void) {
     tcase_add_test(tests, test_split);
     tcase_add_test(tests, test_add_refused);
     tcase_add_test(tests, test_large_moments);
+    tcase_add_test(tests, test_exact);
     tcase_add_test(tests, test_refused);
     tcase_add_test(tests, test_not_finite);
     tcase_add_test(tests, test_cancelled);

@@ -94,6 +94,7 @@ typedef struct hostile {
     const char *format, *version, *inputs, *dtype, *leader;
     int64_t gram, mean, poisoned; /* numbers of the gram and of the mean; place of a NaN from 1 */
     int has_huge;                 /* the fourth number is 1e9 */
+    int vectors;                  /* how many of the parts there are */
 } hostile;
 
 #define INPUT(modules, tokens, weight) \
@@ -112,7 +113,7 @@ static const char *hostile_write(const hostile *h) {
                  "{\"__metadata__\":{\"format\":\"%s\",\"version\":\"%s\",\"inputs\":\"%s\"}",
                  h->format ? h->format : "lowrank-stats", h->version ? h->version : "1",
                  h->inputs ? h->inputs : INPUT(MODULE("self_attn.q_proj"), "5", "1.0"));
-    for (int p = 0; p < 4; p++) {
+    for (int p = 0; p < (h->vectors ? h->vectors : 4); p++) {
         int64_t count = p == 0 ? gram : p == 1 && h->mean ? h->mean : HIDDEN;
         used += snprintf(
             header + used, ROOM / 2 - (size_t)used,
@@ -130,6 +131,61 @@ static const char *hostile_write(const hostile *h) {
     }
     return scratch_write("hostile", bytes, (size_t)(8 + used + at));
 }
+
+START_TEST(test_exact_round_trip) {
+    lr_stats *stats, *opened;
+    lr_stats_opts opts;
+    double gram[2][HIDDEN * HIDDEN];
+    lr_stats_opts_init(&opts, sizeof opts);
+    opts.exact = 1;
+    CHECK_OK(lr_stats_new(&stats, model, &opts));
+    CHECK_OK(lr_stats_collect(stats, ids, TEXT, WINDOW, 3));
+    CHECK_OK(lr_stats_save(stats, scratch_path("stats"), 0));
+    CHECK_OK(lr_stats_open(&opened, model, scratch_path("stats")));
+    ck_assert_int_eq(opened->is_exact, 1);
+    for (int i = 0; i < HIDDEN * HIDDEN; i++)
+        CHECK_NEAR(opened->moments[0].root[i], stats->moments[0].root[i],
+                   1e-15 * fabs(stats->moments[0].root[i]));
+    CHECK_OK(lr_stats_read(stats, q0, gram[0], NULL));
+    CHECK_OK(lr_stats_read(opened, q0, gram[1], NULL));
+    for (int i = 0; i < HIDDEN * HIDDEN; i++) CHECK_NEAR(gram[0][i], gram[1][i], 1e-14);
+    lr_stats_free(stats);
+    lr_stats_free(opened);
+}
+END_TEST
+
+/* An older file without channel statistics opens and serves whatever does not need them, and what
+ * is made of it says as little. */
+START_TEST(test_missing_vectors) {
+    static const hostile old = {.vectors = 2};
+    lr_stats *stats, *opened;
+    lr_plan *plan;
+    lr_plan_opts plan_opts;
+    lr_compress_opts opts;
+    lr_plan_opts_init(&plan_opts, sizeof plan_opts);
+    plan_opts.ranks = "{\"q_proj\": 4}";
+    CHECK_OK(lr_plan_new(&plan, model, &plan_opts));
+    CHECK_OK(lr_stats_open(&stats, model, hostile_write(&old)));
+    ck_assert_int_eq(stats->moments[0].missing, LR__MISSING_ABSOLUTE | LR__MISSING_MOST);
+    CHECK_OK(lr_stats_save(stats, scratch_path("stats"), 0));
+    CHECK_OK(lr_stats_open(&opened, model, scratch_path("stats")));
+    lr_compress_opts_init(&opts, sizeof opts);
+    opts.method = "asvd";
+    CHECK_FAILS(lr_compress(model, plan, opened, &opts, NULL, NULL), LR_E_NOTFOUND,
+                "q_proj: the statistics hold no mean |x| of the channels; collect them anew");
+    opts.statistic = "max";
+    CHECK_FAILS(lr_compress(model, plan, opened, &opts, NULL, NULL), LR_E_NOTFOUND, "no max |x|");
+    opts.method = "qr";
+    CHECK_FAILS(lr_compress(model, plan, opened, &opts, NULL, NULL), LR_E_INVALID,
+                "q_proj: method qr needs exact statistics");
+    opts.method = "asvd";
+    opts.statistic = "rms";
+    CHECK_OK(lr_compress(model, plan, opened, &opts, NULL, NULL));
+    lr_stats_free(opened);
+    lr_stats_free(stats);
+    lr_plan_free(plan);
+}
+END_TEST
 
 START_TEST(test_hostile) {
 #define Q MODULE("self_attn.q_proj")
@@ -243,6 +299,8 @@ Suite *stats_file_suite(void) {
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, test_round_trip);
     tcase_add_test(tests, test_continue);
+    tcase_add_test(tests, test_exact_round_trip);
+    tcase_add_test(tests, test_missing_vectors);
     tcase_add_test(tests, test_refused);
     tcase_add_test(tests, test_hostile);
     tcase_add_test(tests, test_impossible_moments);
