@@ -18,5 +18,6 @@
 #include <lowrank/plan.h>
 #include <lowrank/compress.h>
 #include <lowrank/eval.h>
+#include <lowrank/sensitivity.h>
 
 #endif

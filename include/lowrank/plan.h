@@ -12,7 +12,9 @@ LR_BEGIN
 /** A plan, opaque. */
 typedef struct lr_plan lr_plan;
 
-/** How ranks are chosen: exactly one of keep, keep_model and ranks is set. */
+/** How ranks are chosen: exactly one of keep, keep_model and keep_bytes is set, or ranks, or ranks
+ *  beside one of them: then the modules of its patterns have these ranks and the others share what
+ *  is left. */
 typedef struct lr_plan_opts {
     size_t size;         /**< set by lr_plan_opts_init() */
     double keep;         /**< parameters of the matched linears after over before; biases and
@@ -29,14 +31,34 @@ typedef struct lr_plan_opts {
                               "two-factor": rank (out + in) numbers;
                               "shared": modules that read one input and have one rank share
                               their right factor, rank (sum of out + in) numbers for all */
+    int64_t keep_bytes;  /**< bytes of the files of weights that lr_model_save() writes: headers,
+                              index maps and everything that is not factorised included */
+    const char *allocation; /**< how a budget is shared out, see lr_plan_new(); default "uniform" */
+    double floor;           /**< of the other allocations: least rank, as a share of the uniform
+                                 one; default 0.9 */
+    const lr_stats *stats;  /**< whose spectra those read, borrowed during the call; NULL: spectra
+                                 of the weights alone, as for the method "svd" */
+    const char *weights;    /**< of the energies: JSON object of patterns to numbers, such as
+                                 {"v_proj": 4}; among several matches the last counts, others
+                                 have 1 */
+    int32_t dtype;          /**< of keep_bytes: LR_F32, LR_F16, LR_BF16 (default) or LR_Q8_0 */
+    int32_t reserved;       /**< 0 */
 } lr_plan_opts;
 
 /** Writes the defaults; @p size is `sizeof *opts`. */
 LR_API void lr_plan_opts_init(lr_plan_opts *opts, size_t size);
 
 /**
- * Chooses a rank for each matched module, uniformly: the same kept share everywhere. A rank at
- * which two factors are no smaller than the matrix leaves the module dense.
+ * Chooses a rank for each matched module. A rank at which factors are no smaller than the matrix
+ * leaves the module dense. Allocations, by name, with the spectrum of a module being the loss that
+ * each further rank saves on its outputs:
+ *  - "uniform": the same kept share everywhere;
+ *  - "energy": greedily, what saves most loss for each number. Losses of different modules do not
+ *    compare well, so this alone is rarely good (Swift-SVD, arXiv 2604.01609, table 6);
+ *  - "energy-normalised": the same, each spectrum divided by its sum;
+ *  - "sensitivity": the same, and multiplied by #weights, such as lr_sensitivity() measures;
+ *  - "effective-rank": ranks in proportion to exp of the entropy of the spectrum (D-Rank).
+ *
  * @param out   owned
  * @param model borrowed during the call
  * @param opts  what to keep
@@ -78,6 +100,14 @@ LR_API lr_status lr_plan_set_rank(lr_plan *plan, const char *module, int64_t ran
  * @param after  written
  */
 LR_API void lr_plan_parameters(const lr_plan *plan, int64_t *before, int64_t *after);
+
+/** How the plan came about, as a JSON object: its budget and allocation, and what
+ *  lr_plan_add_about() added. It is kept in the file. @return borrowed until something is added */
+LR_API const char *lr_plan_about(const lr_plan *plan);
+
+/** Adds the members of a JSON object, such as the held-out loss that a plan was chosen by; one of
+ *  the same name is replaced. */
+LR_API lr_status lr_plan_add_about(lr_plan *plan, const char *json);
 
 LR_END
 

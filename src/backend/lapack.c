@@ -165,7 +165,7 @@ done:
     return status;
 }
 
-lr_status lr__dsyevd(int64_t n, double *a, double *values) {
+static lr_status run_dsyevd(const char *job, int64_t n, double *a, double *values) {
     lr_status status = LR_OK;
     double *work = NULL;
     int *iwork = NULL;
@@ -174,20 +174,26 @@ lr_status lr__dsyevd(int64_t n, double *a, double *values) {
     int order = (int)n, info = 0, count = -1, icount = -1;
     double answer = 0;
     int ianswer = 0;
-    dsyevd_("V", "U", &order, a, &order, values, &answer, &count, &ianswer, &icount, &info, 1, 1);
+    dsyevd_(job, "U", &order, a, &order, values, &answer, &count, &ianswer, &icount, &info, 1, 1);
     LR_TRY(check_info("dsyevd", info));
     LR_TRY(work_new(&work, &count, "dsyevd", answer));
     LR_FAIL_IF(ianswer < 1, LR_E_BACKEND, "dsyevd: asks for a workspace of %d integers", ianswer);
     icount = ianswer;
     LR_TRY(lr__new_aligned(&iwork, (size_t)icount, sizeof *iwork));
     lr__blas_call_begin();
-    dsyevd_("V", "U", &order, a, &order, values, work, &count, iwork, &icount, &info, 1, 1);
+    dsyevd_(job, "U", &order, a, &order, values, work, &count, iwork, &icount, &info, 1, 1);
     lr__blas_call_end();
     status = check_info("dsyevd", info);
 done:
     lr__aligned_free(iwork);
     lr__aligned_free(work);
     return status;
+}
+
+lr_status lr__dsyevd(int64_t n, double *a, double *values) { return run_dsyevd("V", n, a, values); }
+
+lr_status lr__deigenvalues(int64_t n, double *a, double *values) {
+    return run_dsyevd("N", n, a, values);
 }
 
 lr_status lr__dgesdd(int64_t m, int64_t n, double *a, double *s, double *u, double *vt) {

@@ -35,6 +35,8 @@ lr_status lr__dpotrf(int64_t n, double *a, int64_t *failed);
 
 /* Eigenvalues in ascending order; row i of `a` becomes the eigenvector of values[i]. */
 lr_status lr__dsyevd(int64_t n, double *a, double *values);
+/* The values alone; A is lost. */
+lr_status lr__deigenvalues(int64_t n, double *a, double *values);
 
 /* A [m, n] = U diag(s) V' with k = min(m, n): u [m, k], s [k] descending, vt [k, n]. A is lost. */
 lr_status lr__dgesdd(int64_t m, int64_t n, double *a, double *s, double *u, double *vt);

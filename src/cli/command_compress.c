@@ -1,5 +1,6 @@
-/* lowrank compress: plan, collect, factorise, save. The plan comes before the statistics, which
- * take long, so that a plan that cannot be met is refused at once. */
+/* lowrank compress: plan, collect, factorise, save. A plan comes before the statistics, which take
+ * long, so that what cannot be met is refused at once; one that reads spectra is made again after
+ * them. */
 #include "cli/keep.h"
 #include "cli/progress.h"
 #include "cli/samples.h"
@@ -43,12 +44,20 @@ done:
     return code;
 }
 
-static int make_plan(compression *c) {
+static int make_plan(compression *c, const cli_job *job) {
     int code;
-    if (!c->plan_path) return keep_plan(&c->keep, c->model, &c->plan);
+    if (!c->plan_path) return keep_uniform(&c->keep, job, c->model, &c->plan);
     TRY(report_status(lr_plan_open(&c->plan, c->model, c->plan_path), WHILE_READING));
 done:
     return code;
+}
+
+static int allocate(compression *c, const cli_job *job) {
+    if (c->keep.allocation == KEEP_UNIFORM) return CODE_DONE;
+    lr_plan_free(c->plan);
+    c->plan = NULL;
+    progress_stage("spectra", 1);
+    return keep_plan(&c->keep, job, c->model, c->stats, &c->plan);
 }
 
 static int get_stats(compression *c, cli_job *job) {
@@ -129,15 +138,17 @@ static int run(compression *c, cli_job *job) {
     TRY(job_open(job, &c->model, job->model_path));
     TRY(report_status(lr_model_get_info(c->model, &before), WHILE_WORKING));
     TRY(job_stage(job, "plan"));
-    TRY(make_plan(c));
+    TRY(make_plan(c, job));
     TRY(job_stage(job, "collect"));
     TRY(get_stats(c, job));
+    TRY(allocate(c, job));
     TRY(job_stage(job, "factorise"));
     TRY(factorise(c, job));
     TRY(job_stage(job, "save"));
     TRY(save(c, job));
     TRY(put_sizes(c, job, &before));
     TRY(report_put(job->result, "method", json_string(methods[c->method])));
+    TRY(keep_about(job->result, c->plan));
     TRY(report_count(job->result, "factorised", c->done));
     TRY(report_put(job->result, "modules", json_incref(c->modules)));
     TRY(report_put(job->result, "out", report_text(c->out, strlen(c->out))));
@@ -147,7 +158,7 @@ done:
 }
 
 int command_compress(cli_job *job) {
-    compression c = {.samples = SAMPLES_DEFAULT, .alpha = -1};
+    compression c = {.keep = KEEP_DEFAULT, .samples = SAMPLES_DEFAULT, .alpha = -1};
     int code;
     const arg options[] = {
         ARG("out", ARG_TEXT, &c.out, "DIR", "folder to write", .required = 1),

@@ -6,18 +6,35 @@
 #include <string.h>
 
 const char *const keep_storages[] = {"pivot", "two-factor", "shared", NULL};
+const char *const keep_allocations[] = {
+    "uniform", "energy", "energy-normalised", "sensitivity", "effective-rank", "auto", NULL};
+
+static int check_plan(const cli_keep *k) {
+    if (k->match) return report_fail(CODE_USAGE, "--match: the modules stand in the plan already");
+    if (k->storage)
+        return report_fail(CODE_USAGE, "--storage: the form stands in the plan already");
+    if (k->allocation || k->weights)
+        return report_fail(CODE_USAGE, "--allocation: the ranks stand in the plan already");
+    return CODE_DONE;
+}
 
 int keep_check(const cli_keep *k, const char *const *plan) {
-    int given = (k->linear > 0) + (k->model > 0) + (k->ranks != NULL) + (plan && *plan);
-    const char *all =
-        plan ? "--keep, --keep-model, --ranks and --plan" : "--keep, --keep-model and --ranks";
-    if (given != 1)
+    int has_plan = plan && *plan;
+    int given = (k->linear > 0) + (k->model > 0) + (k->bytes > 0) + has_plan;
+    const char *all = plan ? "--keep, --keep-model, --keep-bytes, --ranks and --plan"
+                           : "--keep, --keep-model, --keep-bytes and --ranks";
+    if (given > 1 || (!given && !k->ranks) || (has_plan && k->ranks))
         return report_fail(CODE_USAGE, "%d of %s given, expected exactly one, such as --keep 0.8",
-                           given, all);
-    if (k->match && plan && *plan)
-        return report_fail(CODE_USAGE, "--match: the modules stand in the plan already");
-    if (k->storage && plan && *plan)
-        return report_fail(CODE_USAGE, "--storage: the form stands in the plan already");
+                           given + (k->ranks != NULL), all);
+    if (!given && (k->allocation || k->weights))
+        return report_fail(CODE_USAGE, "--allocation: nothing to share out beside --ranks, "
+                                       "expected --keep, --keep-model or --keep-bytes");
+    if (has_plan) return check_plan(k);
+    if (plan && k->allocation == KEEP_AUTO)
+        return report_fail(CODE_USAGE, "--allocation auto: only the command plan chooses");
+    if (plan && k->allocation == KEEP_SENSITIVITY && !k->weights)
+        return report_fail(CODE_USAGE, "--allocation sensitivity: --weights is missing; the "
+                                       "command plan measures them");
     return CODE_DONE;
 }
 
@@ -26,50 +43,107 @@ static int is_path(const char *given) {
     return *given != '{' && *given != '[' && !args_number(given, &number);
 }
 
-static int parse_ranks(json_t **out, const char *given) {
-    double number;
+/* An object given as text or as the path of a file. */
+static int parse_object(json_t **out, const char *given, const char *option) {
     json_error_t error = {0};
-    if (args_number(given, &number)) {
-        if (number != (double)(int64_t)number || number < 1)
-            return report_fail(CODE_USAGE, "--ranks: %s, expected a whole number of at least 1",
-                               given);
-        *out = json_pack("{s:I}", "*", (json_int_t)number);
-        return *out ? CODE_DONE : report_nomem();
-    }
     int is_text = !is_path(given);
     *out = is_text ? json_loads(given, JSON_REJECT_DUPLICATES, &error)
                    : json_load_file(given, JSON_REJECT_DUPLICATES, &error);
     int code = is_text ? CODE_USAGE : CODE_INPUT;
-    if (!*out && error.line < 1) return report_fail(code, "--ranks: %s", error.text);
+    if (!*out && error.line < 1) return report_fail(code, "--%s: %s", option, error.text);
     if (!*out)
-        return report_fail(code, "--ranks: %s%sline %d, column %d: %s", is_text ? "" : given,
+        return report_fail(code, "--%s: %s%sline %d, column %d: %s", option, is_text ? "" : given,
                            is_text ? "" : ": ", error.line, error.column, error.text);
     if (!json_is_object(*out))
-        return report_fail(code, "--ranks: %s: expected an object such as {\"q_proj\": 96}", given);
+        return report_fail(code, "--%s: %s: expected an object such as {\"q_proj\": 96}", option,
+                           given);
     return CODE_DONE;
 }
 
-int keep_plan(const cli_keep *k, const lr_model *model, lr_plan **out) {
-    lr_plan_opts opts;
+static int parse_ranks(json_t **out, const char *given) {
+    double number;
+    if (!args_number(given, &number)) return parse_object(out, given, "ranks");
+    if (number != (double)(int64_t)number || number < 1)
+        return report_fail(CODE_USAGE, "--ranks: %s, expected a whole number of at least 1", given);
+    *out = json_pack("{s:I}", "*", (json_int_t)number);
+    return *out ? CODE_DONE : report_nomem();
+}
+
+static int print_text(char **out, const json_t *json) {
+    *out = json_dumps(json, 0);
+    return *out ? CODE_DONE : report_nomem();
+}
+
+/* A file that the command plan has measured holds more than weights. */
+static int parse_weights(char **out, const char *given) {
+    json_t *json = NULL;
+    int code;
+    TRY(parse_object(&json, given, "weights"));
+    const json_t *inner = json_object_get(json, "weights");
+    TRY(print_text(out, json_is_object(inner) ? inner : json));
+done:
+    json_decref(json);
+    return code;
+}
+
+static int make_plan(const cli_keep *k, const cli_job *job, const lr_model *model,
+                     lr_plan_opts *opts, lr_plan **out) {
     json_t *ranks = NULL;
     char *text = NULL;
     int code = CODE_DONE;
-    lr_plan_opts_init(&opts, sizeof opts);
-    opts.keep = k->linear;
-    opts.keep_model = k->model;
-    opts.storage = keep_storages[k->storage];
-    if (k->match) opts.pattern = k->match;
+    opts->keep = k->linear;
+    opts->keep_model = k->model;
+    opts->keep_bytes = (int64_t)k->bytes;
+    opts->dtype = job_dtype(job);
+    opts->storage = keep_storages[k->storage];
+    if (k->match) opts->pattern = k->match;
     if (k->ranks) {
         TRY(parse_ranks(&ranks, k->ranks));
-        text = json_dumps(ranks, 0);
-        if (!text) TRY(report_nomem());
-        opts.ranks = text;
+        TRY(print_text(&text, ranks));
+        opts->ranks = text;
     }
     int doing = k->ranks && is_path(k->ranks) ? WHILE_READING : WHILE_WORKING;
-    TRY(report_status(lr_plan_new(out, model, &opts), doing));
+    TRY(report_status(lr_plan_new(out, model, opts), doing));
 done:
     free(text);
     json_decref(ranks);
+    return code;
+}
+
+int keep_uniform(const cli_keep *k, const cli_job *job, const lr_model *model, lr_plan **out) {
+    lr_plan_opts opts;
+    lr_plan_opts_init(&opts, sizeof opts);
+    return make_plan(k, job, model, &opts, out);
+}
+
+int keep_plan(const cli_keep *k, const cli_job *job, const lr_model *model, const lr_stats *stats,
+              lr_plan **out) {
+    lr_plan_opts opts;
+    char *weights = NULL;
+    int code = CODE_DONE;
+    lr_plan_opts_init(&opts, sizeof opts);
+    opts.allocation = keep_allocations[k->allocation];
+    opts.floor = k->floor;
+    opts.stats = stats;
+    if (k->weights) TRY(parse_weights(&weights, k->weights));
+    opts.weights = weights;
+    TRY(make_plan(k, job, model, &opts, out));
+done:
+    free(weights);
+    return code;
+}
+
+/* Weights are many, and stand in the file. */
+int keep_about(json_t *result, const lr_plan *plan) {
+    json_t *about = json_loads(lr_plan_about(plan), 0, NULL);
+    const char *key;
+    json_t *value;
+    int code = about ? CODE_DONE : report_nomem();
+    json_object_foreach(about, key, value) {
+        if (strcmp(key, "weights")) TRY(report_put(result, key, json_incref(value)));
+    }
+done:
+    json_decref(about);
     return code;
 }
 
@@ -85,6 +159,7 @@ int keep_report(json_t *result, const lr_plan *plan, const lr_model *model) {
     TRY(report_real(result, "kept_linear", (double)after / (double)before));
     TRY(report_real(result, "kept_model",
                     (double)(info.parameters - before + after) / (double)info.parameters));
+    TRY(keep_about(result, plan));
 done:
     return code;
 }

@@ -1,4 +1,4 @@
-/* How small: a kept share, or ranks by hand. */
+/* How small: a kept share or size, shared out in one of several ways, or ranks by hand. */
 #ifndef LR_CLI_KEEP_H
 #define LR_CLI_KEEP_H
 
@@ -6,20 +6,37 @@
 
 typedef struct cli_keep {
     double linear, model; /* 0: not given */
-    const char *ranks, *match;
-    int32_t storage; /* index into keep_storages */
+    uint64_t bytes;       /* the same */
+    const char *ranks, *match, *weights;
+    int32_t storage, allocation; /* indices into keep_storages and keep_allocations */
+    double floor;
+    char *measured; /* file of weights made by this run, owned */
 } cli_keep;
 
-extern const char *const keep_storages[];
+extern const char *const keep_storages[], *const keep_allocations[];
+enum {
+    KEEP_UNIFORM,
+    KEEP_ENERGY,
+    KEEP_NORMALISED,
+    KEEP_SENSITIVITY,
+    KEEP_EFFECTIVE_RANK,
+    KEEP_AUTO
+};
+
+#define KEEP_DEFAULT \
+    { .floor = 0.9 }
 
 #define KEEP_OPTIONS(k)                                                                            \
     ARG("keep", ARG_REAL, &(k)->linear, "R",                                                       \
         "share of the linears' parameters to keep, such as 0.8", .most = 1, .above = 1),           \
         ARG("keep-model", ARG_REAL, &(k)->model, "R",                                              \
             "share of the whole model's parameters to keep", .most = 1, .above = 1),               \
+        ARG("keep-bytes", ARG_BYTES, &(k)->bytes, "SIZE",                                          \
+            "size of the files of weights, written in --dtype, such as 200M", .least = 1),         \
         ARG("ranks", ARG_TEXT, &(k)->ranks, "JSON",                                                \
             "ranks by hand: a JSON object of patterns, such as '{\"q_proj\": 96}', the path of a " \
-            "file that holds one, or one number for all"),                                         \
+            "file that holds one, or one number for all; beside a share or size, the other "       \
+            "modules share what these ranks leave"),                                               \
         ARG("match", ARG_TEXT, &(k)->match, "PATTERN",                                             \
             "modules that may change, such as '*.mlp.*' or '{q,k}_proj' [default: the linears of " \
             "each block]"),                                                                        \
@@ -28,12 +45,31 @@ extern const char *const keep_storages[];
             "(out + in) numbers), shared (two factors, the right one common to q, k and v, and "   \
             "to "                                                                                  \
             "gate and up) [default pivot]",                                                        \
-            .choices = keep_storages)
+            .choices = keep_storages),                                                             \
+        ARG("allocation", ARG_CHOICE, &(k)->allocation, "NAME",                                    \
+            "how modules share: uniform, energy, energy-normalised, sensitivity, effective-rank, " \
+            "or, for plan, auto: the best of them on held-out text [default uniform]",             \
+            .choices = keep_allocations),                                                          \
+        ARG("floor", ARG_REAL, &(k)->floor, "F",                                                   \
+            "of the other allocations: least rank of a module, as a share of the uniform one "     \
+            "[default 0.9]",                                                                       \
+            .most = 1),                                                                            \
+        ARG("weights", ARG_TEXT, &(k)->weights, "JSON",                                            \
+            "weights of the energies: a JSON object of patterns, such as '{\"v_proj\": 4}', or "   \
+            "a file that holds one or that plan has measured")
 
-/* Exactly one of --keep, --keep-model, --ranks and, where `plan` is not NULL, --plan. */
+/* One of --keep, --keep-model and --keep-bytes, or --ranks, or both, or, where `plan` is not NULL,
+ * --plan. */
 int keep_check(const cli_keep *k, const char *const *plan);
-int keep_plan(const cli_keep *k, const lr_model *model, lr_plan **out);
-/* `parameters` of the planned modules before and after, and what is kept of linears and model. */
+/* `stats` NULL: spectra of the weights alone. */
+int keep_plan(const cli_keep *k, const cli_job *job, const lr_model *model, const lr_stats *stats,
+              lr_plan **out);
+/* The same budget shared uniformly: what needs no statistics and refuses what cannot be met. */
+int keep_uniform(const cli_keep *k, const cli_job *job, const lr_model *model, lr_plan **out);
+/* What the plan says of itself: budget, allocation, the held-out loss it was chosen by. */
+int keep_about(json_t *result, const lr_plan *plan);
+/* `parameters` of the planned modules before and after, what is kept of linears and model, and
+ * what the plan says of itself. */
 int keep_report(json_t *result, const lr_plan *plan, const lr_model *model);
 
 #endif

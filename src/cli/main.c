@@ -19,13 +19,18 @@ static const cli_command commands[] = {
      "They serve every method and every size, so one file is enough for many runs of compress. "
      "Without --text, the model writes the text itself.",
      "lowrank collect model/ --text wiki.txt --text code.txt:0.5 --out model.stats"},
-    {"plan", command_plan, "MODEL --out PLAN (--keep R | --keep-model R | --ranks JSON) [options]",
+    {"plan", command_plan,
+     "MODEL --out PLAN (--keep R | --keep-model R | --keep-bytes SIZE | --ranks JSON) [options]",
      "a rank for each module",
      "Decides how small each linear module becomes, and writes that down in a JSON file to read, "
-     "edit and give to compress. A module whose factors would not be smaller stays as it is.",
-     "lowrank plan model/ --keep 0.6 --out plan.json"},
+     "edit and give to compress. A module whose factors would not be smaller stays as it is. "
+     "--allocation auto tries several ways to share the budget on held-out text, takes the best "
+     "and names its loss in the plan.",
+     "lowrank plan model/ --keep 0.8 --allocation auto --stats model.stats --text held.txt "
+     "--out plan.json"},
     {"compress", command_compress,
-     "MODEL --out DIR (--keep R | --keep-model R | --ranks JSON | --plan PLAN) [options]",
+     "MODEL --out DIR (--keep R | --keep-model R | --keep-bytes SIZE | --ranks JSON | --plan PLAN) "
+     "[options]",
      "a smaller model, by factorising its linear modules",
      "Replaces linear modules by products of two thin matrices and saves a Hugging Face folder "
      "that this command and transformers load. Which directions matter is learnt from statistics: "

@@ -17,6 +17,7 @@ static volatile sig_atomic_t cancelled;
 static struct {
     int form, drawn;
     char label[64];
+    const char *followed; /* NULL: all */
     int32_t rounds, round;
     int64_t done;
     double began, shown;
@@ -52,11 +53,14 @@ void progress_hide(void) {
 void progress_stage(const char *label, int32_t rounds) {
     progress_clear();
     snprintf(now.label, sizeof now.label, "%s", label ? label : "");
+    now.followed = NULL;
     now.rounds = rounds > 0 ? rounds : 1;
     now.round = 0;
     now.done = 0;
     now.began = now.shown = progress_seconds();
 }
+
+void progress_follow(const char *stage) { now.followed = stage; }
 
 void progress_clear(void) {
     if (now.drawn) fputs("\r\033[K", stderr);
@@ -91,6 +95,7 @@ static void draw(const char *stage, double share, double elapsed) {
 int32_t progress_report(const char *stage, int64_t done, int64_t total, void *user) {
     (void)user;
     double time = progress_seconds();
+    if (now.followed && strcmp(stage, now.followed)) return progress_is_cancelled();
     if (done < now.done && now.round < now.rounds - 1) now.round++;
     now.done = done;
     if (now.form != HIDDEN && time - now.shown >= least_seconds[now.form]) {

@@ -16,6 +16,8 @@ void progress_hide(void);
 /* The next stage; the library will count to its end `rounds` times. `label` is kept as a pointer.
  */
 void progress_stage(const char *label, int32_t rounds);
+/* Of the stages that the library reports, only this one counts from here to the next stage. */
+void progress_follow(const char *stage);
 /* Removes the line from the terminal, before anything else is written. */
 void progress_clear(void);
 /* For lr_ctx_opts::progress. */

@@ -96,19 +96,6 @@ typedef struct work {
     int32_t done, total;
 } work;
 
-static lr_status find_moments(const work *w, const lr_linear *linear, const lr__moments **out) {
-    int32_t index = 0;
-    lr_status status = lr__stats_find(w->stats, linear->name, &index);
-    if (status < 0) return status;
-    status = lr__stats_check_counted(w->stats, index);
-    if (status < 0) return status;
-    *out = &w->stats->moments[w->stats->moments_of[index]];
-    if ((*out)->size != linear->in)
-        return lr__fail(LR_E_SHAPE, "%s: statistics of %lld inputs, expected %lld", linear->name,
-                        (long long)(*out)->size, (long long)linear->in);
-    return LR_OK;
-}
-
 static lr_status add_linear(const work *w, lr__task *t, const char *module) {
     lr_linear *linear;
     const lr__moments *moments = NULL;
@@ -119,7 +106,7 @@ static lr_status add_linear(const work *w, lr__task *t, const char *module) {
     if (lr_linear_kind(linear) != LR_LINEAR_DENSE)
         return lr__fail(LR_E_UNSUPPORTED, "%s: already factorised", module);
     if (w->how.method == LR__FACTOR_SVD && !w->how.refits) return LR_OK;
-    status = find_moments(w, linear, &moments);
+    status = lr__stats_moments_of(&moments, w->stats, linear);
     if (status < 0) return status;
     if (t->moments && t->moments != moments)
         return lr__fail(LR_E_INVALID, "%s: statistics apart from those of %s, whose input it reads",

@@ -82,6 +82,9 @@ lr_status lr__factor_basis_sketch(lr__factor_basis **out, const lr__factor_probl
 void lr__factor_basis_free(lr__factor_basis *basis);
 /* Energy saved by each further rank, descending, min(out, in) numbers; borrowed. */
 const double *lr__factor_basis_spectrum(const lr__factor_basis *basis, int64_t *count);
+/* The same for LR__FACTOR_PCA, or without a Gram for LR__FACTOR_SVD, from the eigenvalues alone;
+ * room for min(out, in) numbers. */
+lr_status lr__factor_spectrum(double *out, const lr__factor_problem *problem);
 /* Cuts at `rank` (1 .. min(out, in)). |predicted - measured| > 1e-6 total is LR_E_NUMERIC, but
  * for a total that is itself lost in the rounding of |W|_F^2 tr(C). */
 lr_status lr__factor_basis_cut(lr__factors *out, const lr__factor_basis *basis,

@@ -7,9 +7,11 @@
  */
 #include "compress/factor_basis.h"
 
+#include "backend/blas.h"
 #include "backend/lapack.h"
 
 #include <float.h>
+#include <math.h>
 
 /* Rounding errors of G and C aside, a Gram has no eigenvalue below zero. */
 static const double negative_slack = 1e-6;
@@ -45,4 +47,30 @@ lr_status lr__directions_pca(lr__directions *out, const lr__factor_core *core,
 done:
     if (status < 0) lr__directions_clear(out);
     return status;
+}
+
+lr_status lr__factor_spectrum(double *out, const lr__factor_problem *problem) {
+    lr_status status = LR_OK;
+    lr__factor_core core = {0};
+    lr__factor_norm norm = {0};
+    double *moments = NULL;
+    int32_t method = problem->gram ? LR__FACTOR_PCA : LR__FACTOR_SVD;
+    lr__blas_enter();
+    LR_TRY(lr__factor_check(problem, method));
+    LR_TRY(lr__factor_core_new(&core, problem));
+    LR_TRY(lr__new_aligned(&moments, (size_t)core.rows * (size_t)core.rows, sizeof *moments));
+    LR_TRY(lr__factor_norm_new(&norm, problem, method));
+    LR_TRY(lr__factor_norm_output(moments, &norm, core.k, core.rows));
+    LR_TRY(lr__deigenvalues(core.rows, moments, out));
+    for (int64_t i = 0, j = core.rows - 1; i <= j; i++, j--) {
+        double least = fmax(out[i], 0);
+        out[i] = fmax(out[j], 0);
+        out[j] = least;
+    }
+done:
+    lr__blas_leave();
+    lr__aligned_free(moments);
+    lr__factor_norm_clear(&norm);
+    lr__factor_core_clear(&core);
+    return status < 0 ? lr__fail_in(status, "%s", problem->name ? problem->name : "matrix") : LR_OK;
 }

@@ -1,18 +1,20 @@
-/* Plans: a rank for each module, from a budget, from patterns, or from a file. */
+/* Plans: a rank for each module, from a budget, from patterns, or from both. */
 #include "compress/plan.h"
 
 #include "base/glob.h"
-#include "base/json.h"
 #include "base/opts.h"
+#include "compress/allocation.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { PLAN_MOST = 64 << 20 };
-
 void lr_plan_opts_init(lr_plan_opts *opts, size_t size) {
-    lr_plan_opts defaults = {
-        .size = sizeof defaults, .pattern = lr__block_linears, .storage = "pivot"};
+    lr_plan_opts defaults = {.size = sizeof defaults,
+                             .pattern = lr__block_linears,
+                             .storage = "pivot",
+                             .allocation = "uniform",
+                             .floor = 0.9,
+                             .dtype = LR_BF16};
     lr__opts_defaults(opts, size, &defaults, sizeof defaults);
 }
 
@@ -21,6 +23,8 @@ void lr_plan_free(lr_plan *plan) {
     for (int32_t i = 0; i < plan->count; i++) lr__free(plan->modules[i]);
     lr__free(plan->modules);
     lr__free(plan->items);
+    json_decref(plan->about);
+    lr__free(plan->about_text);
     lr__free(plan);
 }
 
@@ -30,7 +34,9 @@ static const char *const storages[] = {
     [LR__STORAGE_SHARED] = "shared",
 };
 
-static lr_status find_storage(const char *name, int32_t *storage) {
+const char *lr__plan_storage_name(int32_t storage) { return storages[storage]; }
+
+lr_status lr__plan_find_storage(const char *name, int32_t *storage) {
     for (int32_t i = 0; name && i < (int32_t)(sizeof storages / sizeof *storages); i++)
         if (!strcmp(storages[i], name)) {
             *storage = i;
@@ -40,9 +46,8 @@ static lr_status find_storage(const char *name, int32_t *storage) {
                     name ? name : "");
 }
 
-/* All matched modules, dense. */
-static lr_status plan_of_modules(lr_plan **out, const lr_model *model, const char *pattern,
-                                 int32_t storage) {
+lr_status lr__plan_of_modules(lr_plan **out, const lr_model *model, const char *pattern,
+                              int32_t storage) {
     lr_status status = LR_OK;
     lr_plan *plan = NULL;
     lr__graph *graph = lr__model_graph(model);
@@ -74,32 +79,7 @@ done:
     return status;
 }
 
-static lr_status spend_budget(lr_plan *plan, const lr_model *model, const lr_plan_opts *o) {
-    lr_model_info info = {.size = sizeof info};
-    int64_t dense, budget, count;
-    lr_status status = LR_OK;
-    lr__rank_item *folded = NULL;
-    LR_TRY(lr__ranks_dense(&dense, plan->items, plan->count));
-    if (o->keep > 0) {
-        LR_TRY(lr__ranks_budget(&budget, o->keep, dense));
-    } else {
-        LR_TRY(lr_model_get_info(model, &info));
-        LR_TRY(lr__ranks_budget(&budget, o->keep_model, info.parameters));
-        budget -= info.parameters - dense;
-        LR_FAIL_IF(budget < 1, LR_E_INVALID,
-                   "keep-model %g: what is not matched alone is %.3f of the model", o->keep_model,
-                   (double)(info.parameters - dense) / (double)info.parameters);
-    }
-    LR_TRY(lr__new(&folded, (size_t)plan->count, sizeof *folded));
-    count = lr__ranks_fold(folded, plan->items, plan->count);
-    LR_TRY(lr__ranks_uniform(folded, count, budget));
-    lr__ranks_unfold(plan->items, plan->count, folded);
-done:
-    lr__free(folded);
-    return status;
-}
-
-static lr_status set_rank(lr_plan *plan, int32_t which, int64_t rank) {
+lr_status lr__plan_set_rank(lr_plan *plan, int32_t which, int64_t rank) {
     lr__rank_item *item = &plan->items[which];
     int64_t out = lr__rank_stacked_out(plan->items, plan->count, which);
     int64_t most = out < item->in ? out : item->in;
@@ -110,27 +90,170 @@ static lr_status set_rank(lr_plan *plan, int32_t which, int64_t rank) {
     return LR_OK;
 }
 
-static lr_status apply_patterns(lr_plan *plan, const char *text) {
+/* What patterns of options say: `take` is called for each module that one matches. */
+typedef lr_status (*taker)(lr_plan *plan, int32_t module, const json_t *value, void *user);
+
+static lr_status each_pattern(lr_plan *plan, const char *what, const char *text, taker take,
+                              void *user) {
     lr_status status = LR_OK;
-    json_t *ranks = NULL;
+    json_t *json = NULL;
     const char *pattern;
-    json_t *rank;
-    LR_TRY(lr__json_parse(&ranks, text, strlen(text), "ranks"));
-    LR_FAIL_IF(!json_is_object(ranks), LR_E_INVALID,
-               "ranks: expected an object of patterns to ranks, {\"q_proj\": 384}");
-    json_object_foreach(ranks, pattern, rank) {
+    json_t *value;
+    LR_TRY(lr__json_parse(&json, text, strlen(text), what));
+    LR_FAIL_IF(!json_is_object(json), LR_E_INVALID,
+               "%s: expected an object of patterns to numbers, {\"q_proj\": 384}", what);
+    json_object_foreach(json, pattern, value) {
         int32_t found = 0;
-        LR_FAIL_IF(!lr__glob_is_valid(pattern) || !json_is_integer(rank), LR_E_INVALID,
-                   "ranks: \"%s\": expected a pattern and a whole number", pattern);
+        LR_FAIL_IF(!lr__glob_is_valid(pattern), LR_E_INVALID,
+                   "%s: \"%s\": expected a pattern and a number", what, pattern);
         for (int32_t i = 0; i < plan->count; i++) {
             if (!lr__glob_match(pattern, plan->modules[i])) continue;
-            LR_TRY(set_rank(plan, i, json_integer_value(rank)));
+            LR_TRY(take(plan, i, value, user));
             found = 1;
         }
-        LR_FAIL_IF(!found, LR_E_NOTFOUND, "ranks: \"%s\": no linear module matches", pattern);
+        LR_FAIL_IF(!found, LR_E_NOTFOUND, "%s: \"%s\": no linear module matches", what, pattern);
     }
 done:
-    json_decref(ranks);
+    json_decref(json);
+    return status;
+}
+
+/* `user` is one flag for each module. */
+static lr_status take_rank(lr_plan *plan, int32_t module, const json_t *value, void *user) {
+    int8_t *fixed = user;
+    const char *name = plan->modules[module];
+    if (!json_is_integer(value))
+        return lr__fail(LR_E_INVALID, "ranks: %s: expected a whole number", name);
+    fixed[module] = 1;
+    return lr__plan_set_rank(plan, module, json_integer_value(value));
+}
+
+/* `user` is one number for each module. */
+static lr_status take_weight(lr_plan *plan, int32_t module, const json_t *value, void *user) {
+    double *weights = user, weight = json_number_value(value);
+    if (!json_is_number(value) || !(weight >= 0) || !isfinite(weight))
+        return lr__fail(LR_E_INVALID, "weights: %s: expected a number of 0 or more",
+                        plan->modules[module]);
+    weights[module] = weight;
+    return LR_OK;
+}
+
+static lr_status keep_budget(int64_t *budget, const lr_plan *plan, const lr_model *model,
+                             const lr_plan_opts *o) {
+    lr_model_info info = {.size = sizeof info};
+    int64_t dense;
+    lr_status status = LR_OK;
+    LR_TRY(lr__ranks_dense(&dense, plan->items, plan->count));
+    if (o->keep > 0) return lr__ranks_budget(budget, o->keep, dense);
+    LR_TRY(lr_model_get_info(model, &info));
+    LR_TRY(lr__ranks_budget(budget, o->keep_model, info.parameters));
+    *budget -= info.parameters - dense;
+    LR_FAIL_IF(*budget < 1, LR_E_INVALID,
+               "keep-model %g: what is not matched alone is %.3f of the model", o->keep_model,
+               (double)(info.parameters - dense) / (double)info.parameters);
+done:
+    return status;
+}
+
+static lr_status spend_budget(lr_plan *plan, const lr_model *model, const lr_plan_opts *o,
+                              const lr__allocation *how) {
+    int64_t budget = 0;
+    lr_status status = LR_OK;
+    LR_TRY(o->keep_bytes ? lr__plan_bytes_budget(&budget, plan, model, o->keep_bytes, o->dtype)
+                         : keep_budget(&budget, plan, model, o));
+    LR_TRY(lr__allocate(plan, model, how, budget));
+done:
+    for (int32_t i = 0; i < plan->count; i++) plan->items[i].width = 0;
+    return status;
+}
+
+static lr_status check_opts(const lr_plan_opts *o) {
+    int32_t shares = (o->keep != 0) + (o->keep_model != 0) + (o->keep_bytes != 0);
+    if (shares > 1 || (!shares && !o->ranks))
+        return lr__fail(LR_E_INVALID,
+                        "plan: %d of keep, keep_model and keep_bytes are set, "
+                        "expected exactly one of them, or ranks",
+                        shares);
+    if (shares && !(o->keep > 0 || o->keep_model > 0 || o->keep_bytes > 0))
+        return lr__fail(LR_E_INVALID, "plan: keep %g, expected more than 0",
+                        o->keep != 0         ? o->keep
+                        : o->keep_model != 0 ? o->keep_model
+                                             : (double)o->keep_bytes);
+    if (!lr__glob_is_valid(o->pattern))
+        return lr__fail(LR_E_INVALID, "pattern \"%s\" is not well formed", o->pattern);
+    if (!(o->floor >= 0 && o->floor <= 1))
+        return lr__fail(LR_E_INVALID, "plan: floor %g, expected 0 to 1", o->floor);
+    return LR_OK;
+}
+
+/* Folded sets have one spectrum and one rank. */
+static lr_status check_shared(const lr_plan_opts *o, int32_t storage, int32_t kind) {
+    if (storage != LR__STORAGE_SHARED || (kind == LR__ALLOCATION_UNIFORM && !o->ranks))
+        return LR_OK;
+    return lr__fail(LR_E_UNSUPPORTED, "shared storage: a budget is only shared uniformly, without "
+                                      "ranks beside it");
+}
+
+static lr_status check_weights(const lr_plan_opts *o, int32_t kind) {
+    int32_t is_energy = kind >= LR__ALLOCATION_ENERGY && kind <= LR__ALLOCATION_SENSITIVITY;
+    if (o->weights && !is_energy)
+        return lr__fail(LR_E_INVALID, "weights: the allocation %s takes none",
+                        lr__allocation_name(kind));
+    if (!o->weights && kind == LR__ALLOCATION_SENSITIVITY)
+        return lr__fail(LR_E_INVALID, "allocation sensitivity needs weights");
+    return LR_OK;
+}
+
+/* How the ranks came about, for the file. */
+static lr_status describe(lr_plan *plan, const lr_plan_opts *o, const lr__allocation *how) {
+    static const char *const keys[] = {"keep", "keep_model"};
+    lr_status status = LR_OK;
+    json_t *about = json_object(), *weights = how->weights ? json_object() : NULL;
+    int failed = !about || (how->weights && !weights);
+    const double shares[] = {o->keep, o->keep_model};
+    for (int i = 0; i < 2; i++)
+        if (shares[i] > 0) failed |= json_object_set_new(about, keys[i], json_real(shares[i]));
+    if (o->keep_bytes) {
+        failed |= json_object_set_new(about, "keep_bytes", json_integer(o->keep_bytes));
+        failed |= json_object_set_new(about, "dtype", json_string(lr_dtype_name(o->dtype)));
+    }
+    failed |= json_object_set_new(about, "allocation", json_string(lr__allocation_name(how->kind)));
+    if (how->kind != LR__ALLOCATION_UNIFORM)
+        failed |= json_object_set_new(about, "floor", json_real(how->floor));
+    for (int32_t i = 0; weights && i < plan->count; i++)
+        failed |= json_object_set_new(weights, plan->modules[i], json_real(how->weights[i]));
+    if (weights) failed |= json_object_set(about, "weights", weights);
+    LR_FAIL_IF(failed, LR_E_NOMEM, "out of memory for JSON");
+    LR_TRY(lr__plan_add_about(plan, about));
+done:
+    json_decref(weights);
+    json_decref(about);
+    return status;
+}
+
+static lr_status fill_plan(lr_plan *plan, const lr_model *model, const lr_plan_opts *o) {
+    lr_status status = LR_OK;
+    lr__allocation how = {.floor = o->floor, .stats = o->stats};
+    int8_t *fixed = NULL;
+    double *weights = NULL;
+    LR_TRY(lr__allocation_find(o->allocation, &how.kind));
+    LR_TRY(check_weights(o, how.kind));
+    LR_TRY(lr__new(&fixed, (size_t)plan->count, sizeof *fixed));
+    if (o->ranks) LR_TRY(each_pattern(plan, "ranks", o->ranks, take_rank, fixed));
+    if (o->weights) {
+        LR_TRY(lr__new(&weights, (size_t)plan->count, sizeof *weights));
+        for (int32_t i = 0; i < plan->count; i++) weights[i] = 1;
+        LR_TRY(each_pattern(plan, "weights", o->weights, take_weight, weights));
+    }
+    how.fixed = fixed;
+    how.weights = weights;
+    if (!(o->keep > 0 || o->keep_model > 0 || o->keep_bytes > 0)) goto done;
+    LR_TRY(check_shared(o, plan->storage, how.kind));
+    LR_TRY(spend_budget(plan, model, o, &how));
+    LR_TRY(describe(plan, o, &how));
+done:
+    lr__free(weights);
+    lr__free(fixed);
     return status;
 }
 
@@ -145,16 +268,10 @@ lr_status lr_plan_new(lr_plan **out, const lr_model *model, const lr_plan_opts *
     LR_TRY(lr__opts_merge(&o, sizeof o, opts, "lr_plan_opts"));
     if (!o.pattern) o.pattern = lr__block_linears;
     if (!o.storage) o.storage = storages[LR__STORAGE_PIVOT];
-    int32_t given = (o.keep != 0) + (o.keep_model != 0) + (o.ranks != NULL);
-    LR_FAIL_IF(given != 1, LR_E_INVALID,
-               "plan: exactly one of keep, keep_model and ranks is needed");
-    LR_FAIL_IF(!o.ranks && !(o.keep > 0 || o.keep_model > 0), LR_E_INVALID,
-               "plan: keep %g, expected more than 0", o.keep != 0 ? o.keep : o.keep_model);
-    LR_FAIL_IF(!lr__glob_is_valid(o.pattern), LR_E_INVALID, "pattern \"%s\" is not well formed",
-               o.pattern);
-    LR_TRY(find_storage(o.storage, &storage));
-    LR_TRY(plan_of_modules(&plan, model, o.pattern, storage));
-    LR_TRY(o.ranks ? apply_patterns(plan, o.ranks) : spend_budget(plan, model, &o));
+    LR_TRY(check_opts(&o));
+    LR_TRY(lr__plan_find_storage(o.storage, &storage));
+    LR_TRY(lr__plan_of_modules(&plan, model, o.pattern, storage));
+    LR_TRY(fill_plan(plan, model, &o));
     *out = plan;
     plan = NULL;
 done:
@@ -175,7 +292,7 @@ int64_t lr_plan_rank(const lr_plan *plan, int32_t index) {
 lr_status lr_plan_set_rank(lr_plan *plan, const char *module, int64_t rank) {
     if (!plan || !module) return lr__fail(LR_E_INVALID, "lr_plan_set_rank: plan and module");
     for (int32_t i = 0; i < plan->count; i++)
-        if (!strcmp(plan->modules[i], module)) return set_rank(plan, i, rank);
+        if (!strcmp(plan->modules[i], module)) return lr__plan_set_rank(plan, i, rank);
     return lr__fail(LR_E_NOTFOUND, "%s: not in the plan", module);
 }
 
@@ -186,106 +303,35 @@ void lr_plan_parameters(const lr_plan *plan, int64_t *before, int64_t *after) {
     lr__ranks_params(after, plan->items, plan->count);
 }
 
-static lr_status plan_json(json_t **out, const lr_plan *plan) {
-    int64_t before, after;
-    json_t *ranks = json_object();
-    int failed = !ranks;
-    lr_plan_parameters(plan, &before, &after);
-    for (int32_t i = 0; i < plan->count; i++)
-        failed |= json_object_set_new(ranks, plan->modules[i], json_integer(plan->items[i].rank));
-    if (!failed)
-        *out = json_pack("{s:s, s:i, s:s, s:{s:I, s:I}, s:O}", "format", "lowrank-plan", "version",
-                         1, "storage", storages[plan->storage], "parameters", "before",
-                         (json_int_t)before, "after", (json_int_t)after, "ranks", ranks);
-    json_decref(ranks);
-    return *out ? LR_OK : lr__nomem(sizeof(json_t));
-}
-
-lr_status lr_plan_save(const lr_plan *plan, const char *path, int32_t force) {
+lr_status lr__plan_add_about(lr_plan *plan, const json_t *members) {
     lr_status status = LR_OK;
-    json_t *json = NULL;
+    json_t *all = plan->about ? json_deep_copy(plan->about) : json_object();
     char *text = NULL;
-    lr__output output = {0};
-    if (!plan || !path) return lr__fail(LR_E_INVALID, "lr_plan_save: plan and path are needed");
-    LR_TRY(plan_json(&json, plan));
-    LR_TRY(lr__json_text(&text, json, 2));
-    LR_TRY(lr__output_begin(&output, path, 0, force));
-    LR_TRY(lr__file_write(output.staging, text, strlen(text)));
-    LR_TRY(lr__output_commit(&output));
+    LR_FAIL_IF(!all || json_object_update(all, (json_t *)members), LR_E_NOMEM,
+               "out of memory for JSON");
+    LR_TRY(lr__json_text(&text, all, 0));
+    json_decref(plan->about);
+    lr__free(plan->about_text);
+    plan->about = all;
+    plan->about_text = text;
+    all = NULL;
 done:
-    lr__output_end(&output);
-    lr__free(text);
-    json_decref(json);
+    json_decref(all);
     return status;
 }
 
-/* Drops the modules that the file does not name. */
-static void keep_named(lr_plan *plan, const json_t *ranks) {
-    int32_t kept = 0;
-    for (int32_t i = 0; i < plan->count; i++) {
-        char *module = plan->modules[i];
-        plan->modules[i] = NULL;
-        if (!json_object_get(ranks, module)) {
-            lr__free(module);
-            continue;
-        }
-        plan->modules[kept] = module;
-        plan->items[kept++] = plan->items[i];
-    }
-    plan->count = kept;
+const char *lr_plan_about(const lr_plan *plan) {
+    return plan && plan->about_text ? plan->about_text : "{}";
 }
 
-static lr_status take_ranks(lr_plan *plan, const json_t *ranks, const char *path) {
+lr_status lr_plan_add_about(lr_plan *plan, const char *json) {
     lr_status status = LR_OK;
-    keep_named(plan, ranks);
-    for (int32_t i = 0; i < plan->count; i++) {
-        const json_t *rank = json_object_get(ranks, plan->modules[i]);
-        LR_FAIL_IF(!json_is_integer(rank), LR_E_FORMAT, "%s: %s: the rank is not a whole number",
-                   path, plan->modules[i]);
-        LR_TRY(set_rank(plan, i, json_integer_value(rank)));
-    }
-    if ((size_t)plan->count == json_object_size(ranks)) goto done;
-    const char *name;
-    const json_t *unused;
-    json_object_foreach((json_t *)ranks, name, unused) {
-        int32_t i = 0;
-        (void)unused;
-        while (i < plan->count && strcmp(plan->modules[i], name)) i++;
-        LR_FAIL_IF(i == plan->count, LR_E_NOTFOUND, "%s: %s: no such linear module to factorise",
-                   path, name);
-    }
+    json_t *members = NULL;
+    if (!plan || !json) return lr__fail(LR_E_INVALID, "lr_plan_add_about: plan and JSON");
+    LR_TRY(lr__json_parse(&members, json, strlen(json), "about"));
+    LR_FAIL_IF(!json_is_object(members), LR_E_INVALID, "about: expected an object");
+    LR_TRY(lr__plan_add_about(plan, members));
 done:
-    return status;
-}
-
-lr_status lr_plan_open(lr_plan **out, const lr_model *model, const char *path) {
-    lr_status status = LR_OK;
-    lr_plan *plan = NULL;
-    json_t *json = NULL;
-    int32_t storage = LR__STORAGE_PIVOT;
-    if (!out || !model || !path)
-        return lr__fail(LR_E_INVALID, "lr_plan_open: out, model and path are needed");
-    *out = NULL;
-    LR_TRY(lr__json_read(&json, path, PLAN_MOST));
-    const char *format = json_string_value(json_object_get(json, "format"));
-    const json_t *ranks = json_object_get(json, "ranks");
-    LR_FAIL_IF(!format || strcmp(format, "lowrank-plan") || !json_is_object(ranks), LR_E_FORMAT,
-               "%s: not a plan", path);
-    LR_FAIL_IF(json_integer_value(json_object_get(json, "version")) != 1, LR_E_UNSUPPORTED,
-               "%s: a plan of another version, expected 1", path);
-    const json_t *form = json_object_get(json, "storage");
-    if (form && find_storage(json_string_value(form), &storage) < 0) {
-        status = lr__fail_in(LR_E_UNSUPPORTED, "%s", path);
-        goto done;
-    }
-    LR_TRY(plan_of_modules(&plan, model, model->origin->config.is_tied ? "model.layers.*" : "*",
-                           storage));
-    LR_TRY(take_ranks(plan, ranks, path));
-    LR_FAIL_IF(!plan->count, LR_E_FORMAT, "%s: a plan without modules", path);
-    *out = plan;
-    plan = NULL;
-done:
-    json_decref(json);
-    lr_plan_free(plan);
+    json_decref(members);
     return status;
 }

@@ -1,7 +1,7 @@
 /*
  * Rank budgets. Exact shares are fractions budget out in / (dense (out + in)); they are compared by
  * cross multiplication in 128 bits, so the bounds below are what keeps every product in range:
- * 2^53 2^48 2^25 = 2^126.
+ * 2^53 2^48 2^25 = 2^126, and for bytes, half as wide, 2^52 2^48 2^26.
  */
 #include "compress/ranks.h"
 
@@ -12,25 +12,16 @@ __extension__ typedef __int128 wide;
 static const int64_t size_limit = (int64_t)1 << 24;
 static const int64_t total_limit = (int64_t)1 << 53;
 
-static lr_status check_items(const lr__rank_item *items, int64_t count) {
-    int64_t total = 0;
-    if (count < 1) return lr__fail(LR_E_INVALID, "ranks of %lld matrices", (long long)count);
-    for (int64_t i = 0; i < count; i++) {
-        int64_t m = items[i].out, n = items[i].in, r = items[i].rank;
-        if (m < 1 || n < 1 || m > size_limit || n > size_limit)
-            return lr__fail(LR_E_SHAPE, "matrix %lld: shape [%lld, %lld], expected 1 to %lld",
-                            (long long)i, (long long)m, (long long)n, (long long)size_limit);
-        if (r < 0 || r > size_limit)
-            return lr__fail(LR_E_INVALID, "matrix %lld: rank %lld, expected 0 to %lld",
-                            (long long)i, (long long)r, (long long)size_limit);
-        total += r * (m + n) > m * n ? r * (m + n) : m * n;
-        if (total > total_limit)
-            return lr__fail(LR_E_UNSUPPORTED, "more than %lld parameters", (long long)total_limit);
-    }
-    return LR_OK;
+/* Of a matrix of one of the forms. */
+static int64_t matrix_cost(const lr__rank_item *item, int64_t rows, int64_t cols) {
+    enum { BLOCK = 32, SCALE = 2 };
+    if (item->width == 1) return rows * (cols + SCALE * ((cols + BLOCK - 1) / BLOCK));
+    return rows * cols * (item->width ? item->width : 1);
 }
 
-static int64_t dense_cost(const lr__rank_item *item) { return item->out * item->in; }
+static int64_t dense_cost(const lr__rank_item *item) {
+    return matrix_cost(item, item->out, item->in);
+}
 
 /* A narrow input, with which the cost would fall where the form changes, has pivots at any rank. */
 static int is_pivot(const lr__rank_item *item, int64_t rank) {
@@ -39,7 +30,31 @@ static int is_pivot(const lr__rank_item *item, int64_t rank) {
 }
 
 static int64_t cost_of_rank(const lr__rank_item *item, int64_t rank) {
-    return rank * (item->out + item->in - (is_pivot(item, rank) ? rank : 0));
+    int64_t right = matrix_cost(item, rank, item->in), index = item->width ? 4 * item->out : 0;
+    if (!is_pivot(item, rank)) return matrix_cost(item, item->out, rank) + right;
+    int64_t rest = item->out > rank ? item->out - rank : 0;
+    return matrix_cost(item, rest, rank) + right + index;
+}
+
+static lr_status check_items(const lr__rank_item *items, int64_t count) {
+    int64_t total = 0;
+    if (count < 1) return lr__fail(LR_E_INVALID, "ranks of %lld matrices", (long long)count);
+    for (int64_t i = 0; i < count; i++) {
+        const lr__rank_item *item = &items[i];
+        int64_t m = item->out, n = item->in, r = item->rank, most = size_limit >> !!item->width;
+        if (m < 1 || n < 1 || m > most || n > most)
+            return lr__fail(LR_E_SHAPE, "matrix %lld: shape [%lld, %lld], expected 1 to %lld",
+                            (long long)i, (long long)m, (long long)n, (long long)most);
+        if (r < 0 || r > most)
+            return lr__fail(LR_E_INVALID, "matrix %lld: rank %lld, expected 0 to %lld",
+                            (long long)i, (long long)r, (long long)most);
+        int64_t dense = dense_cost(item), now = cost_of_rank(item, r);
+        total += now > dense ? now : dense;
+        if (total > total_limit >> !!item->width)
+            return lr__fail(LR_E_UNSUPPORTED, "more than %lld parameters or bytes",
+                            (long long)(total_limit >> !!item->width));
+    }
+    return LR_OK;
 }
 
 /* Of the rank after this one, its last also. */
@@ -47,8 +62,24 @@ static int64_t marginal_cost(const lr__rank_item *item) {
     return cost_of_rank(item, item->rank + 1) - cost_of_rank(item, item->rank);
 }
 
-int64_t lr__rank_params(const lr__rank_item *item) {
+static int64_t item_cost(const lr__rank_item *item) {
     return item->rank ? cost_of_rank(item, item->rank) : dense_cost(item);
+}
+
+int64_t lr__rank_params(const lr__rank_item *item) {
+    lr__rank_item numbers = *item;
+    numbers.width = 0;
+    return item_cost(&numbers);
+}
+
+int64_t lr__rank_cost(const lr__rank_item *item, int64_t rank) {
+    return rank ? cost_of_rank(item, rank) : dense_cost(item);
+}
+
+int64_t lr__rank_most(const lr__rank_item *item) {
+    int64_t rank = item->out < item->in ? item->out : item->in;
+    while (rank && cost_of_rank(item, rank) >= dense_cost(item)) rank--;
+    return rank;
 }
 
 int lr__rank_is_pivot(const lr__rank_item *item) { return is_pivot(item, item->rank); }
@@ -133,7 +164,7 @@ lr_status lr__ranks_budget(int64_t *out, double keep, int64_t total) {
 static int64_t step_cost(const lr__rank_item *item) {
     if (!item->rank) return 0;
     int64_t next = cost_of_rank(item, item->rank + 1);
-    return (next < dense_cost(item) ? next : dense_cost(item)) - lr__rank_params(item);
+    return (next < dense_cost(item) ? next : dense_cost(item)) - item_cost(item);
 }
 
 static void step(lr__rank_item *item) {
@@ -176,7 +207,7 @@ static int64_t start(lr__rank_item *items, int64_t count, share s) {
         item->rank = rank_of_share(item, s);
         if (item->rank < 1) item->rank = 1;
         if (cost_of_rank(item, item->rank) >= dense_cost(item)) item->rank = 0;
-        used += lr__rank_params(item);
+        used += item_cost(item);
     }
     return used;
 }
@@ -188,25 +219,36 @@ static int64_t take_back(lr__rank_item *items, int64_t count, share s, int64_t u
         for (int64_t i = 0; i < count; i++)
             if (items[i].rank > 1 && (!most || is_shorter(most, &items[i], s))) most = &items[i];
         if (!most) break;
-        used -= lr__rank_params(most);
+        used -= item_cost(most);
         most->rank--;
-        used += lr__rank_params(most);
+        used += item_cost(most);
     }
     return used;
 }
 
-static int64_t hand_out(lr__rank_item *items, int64_t count, share s, int64_t used) {
+void lr__ranks_fill(lr__rank_item *items, int64_t count, int64_t left, lr__rank_prefers prefers,
+                    const void *user) {
     for (;;) {
-        lr__rank_item *least = NULL;
+        int64_t best = -1;
         for (int64_t i = 0; i < count; i++) {
             int64_t added = step_cost(&items[i]);
-            if (!added || added > s.budget - used) continue;
-            if (!least || is_shorter(&items[i], least, s)) least = &items[i];
+            if (!items[i].rank || added > left) continue;
+            if (best < 0 || prefers(user, i, best)) best = i;
         }
-        if (!least) return used;
-        used += step_cost(least);
-        step(least);
+        if (best < 0) return;
+        left -= step_cost(&items[best]);
+        step(&items[best]);
     }
+}
+
+typedef struct shares {
+    const lr__rank_item *items;
+    share s;
+} shares;
+
+static int prefers_shorter(const void *user, int64_t item, int64_t than) {
+    const shares *all = user;
+    return is_shorter(&all->items[item], &all->items[than], all->s);
 }
 
 lr_status lr__ranks_uniform(lr__rank_item *items, int64_t count, int64_t budget) {
@@ -221,11 +263,11 @@ lr_status lr__ranks_uniform(lr__rank_item *items, int64_t count, int64_t budget)
     }
     if (budget < least)
         return lr__fail(LR_E_INVALID,
-                        "budget of %lld parameters: rank 1 everywhere takes %lld of %lld, so the "
+                        "budget of %lld %s: rank 1 everywhere takes %lld of %lld, so the "
                         "smallest possible keep is %.9g",
-                        (long long)budget, (long long)least, (long long)s.dense,
-                        ceil(1e9 * (double)least / (double)s.dense) / 1e9);
+                        (long long)budget, items->width ? "bytes" : "parameters", (long long)least,
+                        (long long)s.dense, ceil(1e9 * (double)least / (double)s.dense) / 1e9);
     int64_t used = take_back(items, count, s, start(items, count, s));
-    hand_out(items, count, s, used);
+    lr__ranks_fill(items, count, s.budget - used, prefers_shorter, &(shares){items, s});
     return LR_OK;
 }

@@ -1,7 +1,8 @@
 /*
- * Ranks from a budget of parameters: exact arithmetic on shapes, nothing else. Two factors of a
- * matrix [out, in] cost rank (out + in) numbers, the pivot form rank (out + in - rank), a dense
- * matrix out in. From the rank on at which a form would cost as much, a matrix stays dense.
+ * Ranks from a budget: exact arithmetic on shapes, nothing else. Two factors of a matrix [out, in]
+ * cost rank (out + in) numbers, the pivot form rank (out + in - rank), a dense matrix out in. From
+ * the rank on at which a form would cost as much, a matrix stays dense. A budget is counted in
+ * numbers or in bytes of a type; bytes include the index maps of the pivot form, 4 for each output.
  *
  * In pivot storage a matrix keeps two factors while the rank^2 numbers the pivot form saves are
  * not more than the `out` indices it takes. In shared storage matrices that read one input and
@@ -19,6 +20,9 @@ typedef struct lr__rank_item {
     int64_t rank;    /* 0 is dense */
     int32_t storage; /* what a rank costs */
     int32_t input;   /* LR__STORAGE_SHARED: items of one number read one input */
+    int32_t width;   /* 0: cost in numbers; else in bytes, of numbers of this width, 1 being the
+                        blocks of Q8_0 with a binary16 scale for each 32 columns */
+    int32_t reserved;
 } lr__rank_item;
 
 /* Parameters of one item at its rank, if it shares with none. */
@@ -34,8 +38,12 @@ int64_t lr__ranks_fold(lr__rank_item *folded, const lr__rank_item *items, int64_
 void lr__ranks_unfold(lr__rank_item *items, int64_t count, const lr__rank_item *folded);
 /* The outs of all items that would share with this one at its rank. */
 int64_t lr__rank_stacked_out(const lr__rank_item *items, int64_t count, int64_t which);
+/* Cost of an item at another rank, 0 for dense; and the largest rank that costs less than dense,
+ * 0 when none does. */
+int64_t lr__rank_cost(const lr__rank_item *item, int64_t rank);
+int64_t lr__rank_most(const lr__rank_item *item);
 
-/* Parameters of all items at their ranks, and all dense. */
+/* Parameters of all items at their ranks, and the cost of all dense. */
 lr_status lr__ranks_params(int64_t *out, const lr__rank_item *items, int64_t count);
 lr_status lr__ranks_dense(int64_t *out, const lr__rank_item *items, int64_t count);
 
@@ -50,5 +58,11 @@ lr_status lr__ranks_budget(int64_t *out, double keep, int64_t total);
  * Least is rank 1, or dense where that is cheaper. LR_E_INVALID when even that exceeds the budget.
  */
 lr_status lr__ranks_uniform(lr__rank_item *items, int64_t count, int64_t budget);
+
+/* One rank more for the item whose step `prefers` it over all others and still fits, until none
+ * fits; `used` is what all items cost now. An item of rank 0 is dense and takes no more. */
+typedef int (*lr__rank_prefers)(const void *user, int64_t item, int64_t than);
+void lr__ranks_fill(lr__rank_item *items, int64_t count, int64_t left, lr__rank_prefers prefers,
+                    const void *user);
 
 #endif

@@ -99,6 +99,18 @@ lr_status lr__stats_check_counted(const lr_stats *stats, int32_t index) {
     return lr__fail(LR_E_INVALID, "%s: no token was counted", stats->modules[index]);
 }
 
+lr_status lr__stats_moments_of(const lr__moments **out, const lr_stats *stats,
+                               const lr_linear *linear) {
+    int32_t index = 0;
+    lr_status status = lr__stats_find(stats, linear->name, &index);
+    if (status >= 0) status = lr__stats_check_counted(stats, index);
+    if (status < 0) return status;
+    *out = &stats->moments[stats->moments_of[index]];
+    if ((*out)->size == linear->in) return LR_OK;
+    return lr__fail(LR_E_SHAPE, "%s: statistics of %lld inputs, expected %lld", linear->name,
+                    (long long)(*out)->size, (long long)linear->in);
+}
+
 lr_status lr__stats_add_input(lr_stats *stats, int32_t index, int64_t input_id) {
     lr__moments *m = &stats->moments[stats->moments_count];
     lr_status status = LR_OK;

@@ -44,6 +44,9 @@ int32_t lr__stats_index(const lr_stats *stats, const char *module);
 lr_status lr__stats_find(const lr_stats *stats, const char *module, int32_t *index);
 /* LR_E_INVALID while no token of module `index` was counted. */
 lr_status lr__stats_check_counted(const lr_stats *stats, int32_t index);
+/* The counted moments of a module's input; LR_E_SHAPE when its size is not that of the module. */
+lr_status lr__stats_moments_of(const lr__moments **out, const lr_stats *stats,
+                               const lr_linear *linear);
 /* A new input of module `index`; its moments are all zero. */
 lr_status lr__stats_add_input(lr_stats *stats, int32_t index, int64_t input_id);
 /* Counts [tokens, size] binary32 rows, each with `weight`. */

@@ -3,6 +3,7 @@
  */
 #include "base/rng.h"
 #include "model/model.h"
+#include "run/model_hash.h"
 
 #include <lowrank/eval.h>
 
@@ -16,53 +17,12 @@
 
 enum { ROWS_AT_ONCE = 32, FIRST_TOKEN_STREAM = 1 << 30, DRAWS_MOST = 10000 };
 
-static void hash_param(const lr__param *param, int32_t is_bias, void *user) {
-    (void)is_bias;
-    const lr__matrix *m = &param->matrix;
-    int64_t head[3] = {m->dtype, m->rows, m->cols};
-    size_t scales = m->scales ? (size_t)(m->rows * ((m->cols + 31) / 32)) * 2 : 0;
-    XXH3_128bits_update(user, param->name, strlen(param->name));
-    XXH3_128bits_update(user, head, sizeof head);
-    XXH3_128bits_update(user, m->data, lr__param_bytes(param) - scales);
-    if (scales) XXH3_128bits_update(user, m->scales, scales);
-}
-
-static void hash_structure(const lr_linear *linear, XXH3_state_t *state) {
-    for (int32_t t = 0; t < linear->term_count; t++) {
-        const lr__term *term = &linear->terms[t];
-        XXH3_128bits_update(state, &term->scale, sizeof term->scale);
-        for (int32_t o = 0; o < term->count; o++) {
-            const lr__op *op = &term->ops[o];
-            int64_t head[4] = {t, op->kind, op->out, op->in};
-            XXH3_128bits_update(state, head, sizeof head);
-            if (op->index)
-                XXH3_128bits_update(state, op->index->values,
-                                    (size_t)op->index->count * sizeof *op->index->values);
-        }
-    }
-}
-
-/* 32 hexadecimal digits of configuration, numbers and structure. */
-static void model_hash(const lr_model *model, char out[33]) {
-    XXH3_state_t state;
-    XXH3_128bits_reset(&state);
-    XXH3_128bits_update(&state, model->config_text, strlen(model->config_text));
-    lr__graph *graph = lr__model_graph(model);
-    lr__graph_each_param(graph, hash_param, &state);
-    for (int32_t i = 0; i < lr__graph_linear_count(graph); i++)
-        hash_structure(*lr__graph_linear(graph, i), &state);
-    lr__graph_drop(graph);
-    XXH128_hash_t hash = XXH3_128bits_digest(&state);
-    snprintf(out, 33, "%016llx%016llx", (unsigned long long)hash.high64,
-             (unsigned long long)hash.low64);
-}
-
 /* <cache>/lowrank/self-text-HASH-SEED-SAMPLESxWINDOW.i32; NULL where there is no cache folder. */
 static lr_status cache_path(char **out, const lr_model *model, uint64_t seed, int32_t samples,
                             int32_t window) {
     lr_status status = LR_OK;
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    char hash[33], name[160], *root = NULL, *dir = NULL;
+    char hash[LR__HASH_SIZE], name[160], *root = NULL, *dir = NULL;
     *out = NULL;
     if (cache && *cache)
         LR_TRY(lr__dup(&root, cache));
@@ -70,7 +30,7 @@ static lr_status cache_path(char **out, const lr_model *model, uint64_t seed, in
         LR_TRY(lr__path_join(&root, home, ".cache"));
     else
         return LR_OK;
-    model_hash(model, hash);
+    lr__model_hash(model, hash);
     LR_TRY(lr__path_join(&dir, root, "lowrank"));
     mkdir(root, 0700);
     mkdir(dir, 0700);

@@ -4,6 +4,7 @@
 #include "cli/report_text.c"
 
 #include <math.h>
+#include <sys/stat.h>
 
 START_TEST(info_counts_a_model) {
     RUN_JSON("info", cli_model());
@@ -189,6 +190,90 @@ START_TEST(plan_takes_ranks_in_three_forms) {
 }
 END_TEST
 
+static const char *collect_stats(void) {
+    const char *stats = scratch_path("stats");
+    RUN_JSON("collect", cli_model(), "--text", cli_text(), "--self-text", "0", "--samples", "8",
+             "--window", "16", "--out", stats);
+    return stats;
+}
+
+/* Each share of a plan is met, and compress comes to the same ranks by itself. */
+START_TEST(plan_shares_by_name) {
+    static const char *const names[] = {"energy", "energy-normalised", "effective-rank"};
+    const char *stats = collect_stats(), *path = scratch_path("plan.json");
+    for (int i = 0; i < 3; i++) {
+        RUN_JSON("plan", cli_model(), "--keep", "0.6", "--stats", stats, "--allocation", names[i],
+                 "--floor", "0.5", "--out", path, "--force");
+        ck_assert_double_le(cli_number("kept_linear"), 0.6);
+        ck_assert_double_gt(cli_number("kept_linear"), 0.58);
+        ck_assert_str_eq(json_string_value(cli_member("allocation")), names[i]);
+        ck_assert_double_eq(cli_number("floor"), 0.5);
+        double after = cli_number("parameters.after");
+        RUN_JSON("compress", cli_model(), "--keep", "0.6", "--stats", stats, "--allocation",
+                 names[i], "--floor", "0.5", "--out", scratch_path("small"), "--force");
+        ck_assert_double_eq(cli_number("linear_parameters.after"), after);
+        ck_assert_str_eq(json_string_value(cli_member("allocation")), names[i]);
+    }
+}
+END_TEST
+
+START_TEST(plan_keeps_bytes) {
+    const char *path = scratch_path("plan.json"), *small = scratch_path("small");
+    struct stat info;
+    RUN_JSON("plan", cli_model(), "--keep-bytes", "180000", "--storage", "pivot", "--out", path);
+    ck_assert_double_eq(cli_number("keep_bytes"), 180000);
+    RUN_JSON("compress", cli_model(), "--plan", path, "--method", "svd", "--out", small);
+    ck_assert_int_eq(stat(scratch_path("small/model.safetensors"), &info), 0);
+    ck_assert_int_le(info.st_size, 180000);
+    ck_assert_int_gt(info.st_size, 177000);
+}
+END_TEST
+
+/* The chosen plan is the candidate with the least KL, and names it; what eval says of the model
+ * made from it is the figure that stands there. */
+START_TEST(plan_chooses_on_held_out_text) {
+    const char *stats = collect_stats(), *path = scratch_path("plan.json");
+    RUN_JSON("plan", cli_model(), "--keep", "0.6", "--stats", stats, "--allocation", "auto",
+             "--weights", "{\"v_proj\": 2}", "--text", cli_text(), "--first-window", "8",
+             "--windows", "3", "--window", "16", "--out", path);
+    size_t i, count = json_array_size(cli_member("candidates"));
+    double least = INFINITY, chosen = cli_number("held_out.kl");
+    ck_assert_uint_eq(count, 5);
+    for (i = 0; i < count; i++) {
+        const json_t *one = json_array_get(cli_member("candidates"), i);
+        least = fmin(least, json_number_value(json_object_get(one, "kl")));
+    }
+    ck_assert_double_eq(chosen, least);
+    ck_assert_double_gt(least, 0);
+    RUN_JSON("compress", cli_model(), "--plan", path, "--stats", stats, "--dtype", "f32", "--out",
+             scratch_path("small"));
+    ck_assert_double_eq(cli_number("held_out.kl"), chosen);
+    RUN_JSON("eval", scratch_path("small"), "--text", cli_text(), "--first-window", "8",
+             "--windows", "3", "--window", "16", "--reference", cli_model());
+    ck_assert_double_eq_tol(cli_number("kl"), chosen, 1e-5 + 1e-3 * chosen);
+}
+END_TEST
+
+/* Weights are measured beside the plan, kept there, and taken from there. */
+START_TEST(plan_measures_sensitivity) {
+    const char *stats = collect_stats(), *path = scratch_path("plan.json");
+    RUN_JSON("plan", cli_model(), "--keep", "0.6", "--stats", stats, "--allocation", "sensitivity",
+             "--text", cli_text(), "--probe-windows", "3", "--window", "16", "--out", path);
+    ck_assert_str_eq(json_string_value(cli_member("weights")), scratch_path("plan.json.weights"));
+    json_t *ranks = json_incref((json_t *)cli_member("ranks"));
+    json_t *file = json_load_file(scratch_path("plan.json.weights"), 0, NULL);
+    ck_assert_uint_eq(json_object_size(json_object_get(file, "weights")), 14);
+    json_decref(file);
+    RUN_JSON("plan", cli_model(), "--keep", "0.6", "--stats", stats, "--allocation", "sensitivity",
+             "--weights", scratch_path("plan.json.weights"), "--out", path, "--force");
+    ck_assert(json_equal(ranks, cli_member("ranks")));
+    json_decref(ranks);
+    RUN_FAILS(2, "another model or text", "plan", cli_model(), "--keep", "0.6", "--stats", stats,
+              "--allocation", "sensitivity", "--window", "16", "--probe-windows", "2", "--out",
+              path, "--force");
+}
+END_TEST
+
 static void check_compressed(const char *folder) {
     ck_assert_double_eq(cli_number("parameters.before"), 112896);
     ck_assert_double_eq(cli_number("linear_parameters.before"), 86016);
@@ -362,6 +447,10 @@ Suite *cli_suite(void) {
     tcase_add_test(forms, collect_mixes_texts);
     tcase_add_test(forms, plan_meets_its_share);
     tcase_add_test(forms, plan_takes_ranks_in_three_forms);
+    tcase_add_test(forms, plan_shares_by_name);
+    tcase_add_test(forms, plan_keeps_bytes);
+    tcase_add_test(forms, plan_chooses_on_held_out_text);
+    tcase_add_test(forms, plan_measures_sensitivity);
     tcase_add_test(forms, compress_learns_from_texts);
     tcase_add_test(forms, compress_takes_stats_and_plan);
     tcase_add_test(forms, compress_scales_channels);

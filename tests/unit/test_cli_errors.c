@@ -21,7 +21,20 @@ START_TEST(usage_is_refused_before_any_work) {
               "--keep", "60");
     RUN_FAILS(2, "expected exactly one", "plan", "/nowhere", "--out", out);
     RUN_FAILS(2, "expected exactly one", "plan", "/nowhere", "--out", out, "--keep=.5",
-              "--ranks=8");
+              "--keep-bytes=8M");
+    RUN_FAILS(2, "nothing to share out", "plan", "/nowhere", "--out", out, "--ranks=8",
+              "--allocation=energy");
+    RUN_FAILS(2, "expected uniform, energy,", "plan", "/nowhere", "--out", out, "--keep=.5",
+              "--allocation=entropy");
+    RUN_FAILS(2, "--stats STATS is missing", "plan", "/nowhere", "--out", out, "--keep=.5",
+              "--allocation=auto");
+    RUN_FAILS(2, "--text: only", "plan", "/nowhere", "--out", out, "--keep=.5", "--text", text);
+    RUN_FAILS(2, "only the command plan chooses", "compress", "/nowhere", "--out", out, "--keep=.5",
+              "--allocation=auto");
+    RUN_FAILS(2, "--weights is missing", "compress", "/nowhere", "--out", out, "--keep=.5",
+              "--allocation=sensitivity");
+    RUN_FAILS(2, "ranks stand in the plan", "compress", "/nowhere", "--out", out, "--plan", out,
+              "--allocation=energy");
     RUN_FAILS(2, "expected pca", "compress", "/nowhere", "--out", out, "--keep=.5", "--method=x");
     RUN_FAILS(2, "--alpha: only --method asvd", "compress", "/nowhere", "--out", out, "--keep=.5",
               "--alpha=.5");

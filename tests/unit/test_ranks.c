@@ -14,7 +14,7 @@ static void small_llama(lr__rank_item *items) {
                                          {1536, 576}, {1536, 576}, {576, 1536}};
     for (int i = 0; i < MODULES; i++)
         items[i] =
-            (lr__rank_item){shapes[i % 7][0], shapes[i % 7][1], 3, LR__STORAGE_TWO_FACTOR, 0};
+            (lr__rank_item){shapes[i % 7][0], shapes[i % 7][1], 3, LR__STORAGE_TWO_FACTOR, 0, 0, 0};
 }
 
 /* Dense when rank is 0, as the header says, written out once more. */
@@ -68,7 +68,7 @@ START_TEST(one_matrix_follows_the_formula) {
     for (int s = 0; s < 5; s++) {
         int64_t m = shapes[s][0], n = shapes[s][1], last = 0;
         for (int thousandth = 600; thousandth < 1000; thousandth++) {
-            lr__rank_item item = {m, n, 0, LR__STORAGE_TWO_FACTOR, 0};
+            lr__rank_item item = {m, n, 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0};
             check_keep(&item, 1, thousandth / 1000.0);
             int64_t expected = thousandth * m * n / (1000 * (m + n));
             ck_assert_int_eq(item.rank, expected);
@@ -87,9 +87,9 @@ START_TEST(tiny_llama_ranks) {
     } rows[] = {
         {0.8, 819, 182, 1201}, {0.6, 614, 136, 901}, {0.5, 512, 113, 750}, {0.4, 409, 91, 600}};
     for (int i = 0; i < 4; i++) {
-        lr__rank_item square = {2048, 2048, 0, LR__STORAGE_TWO_FACTOR, 0},
-                      narrow = {256, 2048, 0, LR__STORAGE_TWO_FACTOR, 0},
-                      wide = {5632, 2048, 0, LR__STORAGE_TWO_FACTOR, 0};
+        lr__rank_item square = {2048, 2048, 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0},
+                      narrow = {256, 2048, 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0},
+                      wide = {5632, 2048, 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0};
         check_keep(&square, 1, rows[i].keep);
         check_keep(&narrow, 1, rows[i].keep);
         check_keep(&wide, 1, rows[i].keep);
@@ -104,7 +104,8 @@ END_TEST
  * from rank 18 to dense is shorter than a rank, so it may be affordable when that is not. */
 START_TEST(equal_shapes_share_equally) {
     lr__rank_item items[9];
-    for (int i = 0; i < 9; i++) items[i] = (lr__rank_item){50, 30, 0, LR__STORAGE_TWO_FACTOR, 0};
+    for (int i = 0; i < 9; i++)
+        items[i] = (lr__rank_item){50, 30, 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0};
     for (int64_t budget = 9 * 80; budget < 9 * 1500; budget += 13) {
         ck_assert_int_eq(lr__ranks_uniform(items, 9, budget), LR_OK);
         check_promises(items, 9, budget);
@@ -122,10 +123,10 @@ END_TEST
 /* Shares 25.3, 25.3, 25.3 and 7.59 leave 215: the largest shortfall is the last, of 60 a rank, and
  * afterwards nothing else fits. By parameters instead of ranks the first would have won. */
 START_TEST(shortfall_is_counted_in_ranks) {
-    lr__rank_item items[4] = {{100, 100, 0, LR__STORAGE_TWO_FACTOR, 0},
-                              {100, 100, 0, LR__STORAGE_TWO_FACTOR, 0},
-                              {100, 100, 0, LR__STORAGE_TWO_FACTOR, 0},
-                              {30, 30, 0, LR__STORAGE_TWO_FACTOR, 0}};
+    lr__rank_item items[4] = {{100, 100, 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0},
+                              {100, 100, 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0},
+                              {100, 100, 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0},
+                              {30, 30, 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0}};
     check_keep(items, 4, 0.506);
     for (int i = 0; i < 3; i++) ck_assert_int_eq(items[i].rank, 25);
     ck_assert_int_eq(items[3].rank, 10);
@@ -146,7 +147,8 @@ START_TEST(random_shapes_keep_the_promises) {
                                                          : round % 3 == 1 ? 60
                                                                           : 4000));
             }
-            items[i] = again[i] = (lr__rank_item){size[0], size[1], 0, LR__STORAGE_TWO_FACTOR, 0};
+            items[i] = again[i] =
+                (lr__rank_item){size[0], size[1], 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0};
         }
         state = state * 6364136223846793005u + 1442695040888963407u;
         int64_t least = 0, total = dense_of(items, count);
@@ -231,12 +233,12 @@ START_TEST(smallest_keep_is_named) {
 END_TEST
 
 START_TEST(wrong_calls) {
-    lr__rank_item item = {5, 0, 0, LR__STORAGE_TWO_FACTOR, 0};
+    lr__rank_item item = {5, 0, 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0};
     int64_t number = 0;
     ck_assert_int_eq(lr__ranks_uniform(&item, 1, 10), LR_E_SHAPE);
     item.in = ((int64_t)1 << 24) + 1;
     ck_assert_int_eq(lr__ranks_uniform(&item, 1, 10), LR_E_SHAPE);
-    item = (lr__rank_item){5, 5, -1, LR__STORAGE_TWO_FACTOR, 0};
+    item = (lr__rank_item){5, 5, -1, LR__STORAGE_TWO_FACTOR, 0, 0, 0};
     ck_assert_int_eq(lr__ranks_params(&number, &item, 1), LR_E_INVALID);
     ck_assert_int_eq(lr__ranks_uniform(NULL, 0, 10), LR_E_INVALID);
     ck_assert_int_eq(lr__ranks_budget(&number, 0, 10), LR_E_INVALID);
@@ -245,7 +247,7 @@ START_TEST(wrong_calls) {
     ck_assert_int_eq(lr__ranks_budget(&number, 0.5, 0), LR_E_UNSUPPORTED);
     lr__rank_item huge[64];
     for (int i = 0; i < 64; i++)
-        huge[i] = (lr__rank_item){1 << 24, 1 << 24, 0, LR__STORAGE_TWO_FACTOR, 0};
+        huge[i] = (lr__rank_item){1 << 24, 1 << 24, 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0};
     ck_assert_int_eq(lr__ranks_uniform(huge, 64, 10), LR_E_UNSUPPORTED);
     ck_assert_int_eq(lr__ranks_uniform(huge, 32, (int64_t)1 << 52), LR_OK);
     check_promises(huge, 32, (int64_t)1 << 52);
