@@ -16,7 +16,7 @@ typedef struct cli_command {
     const char *example;
 } cli_command;
 
-enum { JOB_OPTIONS = 32, JOB_STAGES = 8 };
+enum { JOB_OPTIONS = 48, JOB_STAGES = 8 };
 
 typedef struct cli_job {
     const cli_command *command;

@@ -392,8 +392,8 @@ START_TEST(help_names_every_option) {
                                            "collect", "plan",     "compress", "convert"};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         RUN(0, "help", commands[i]);
-        char first[4096];
-        snprintf(first, sizeof first, "%.4000s", run.out);
+        char first[8192];
+        snprintf(first, sizeof first, "%.8000s", run.out);
         RUN(0, commands[i], "--help");
         ck_assert_str_eq(run.out, first);
         ck_assert_ptr_nonnull(strstr(first, "\nExample:\n"));
