@@ -179,7 +179,7 @@ format:
 	clang-format -i $(all_sources)
 
 # MODEL=model TEXT=file [PEERS=python with torch, transformers and gguf]
-bench: all $(B)/tests/bench/sgemm $(B)/tests/bench/sampling
+bench: all $(B)/tests/bench/sgemm $(B)/tests/bench/sampling $(B)/tests/bench/read
 	tests/bench/bench.py --command $(B)/lowrank --build $(B)/tests/bench --model '$(MODEL)' \
 	    --text '$(TEXT)' $(if $(PEERS),--peers '$(PEERS)')
 $(B)/tests/bench/%: tests/bench/%.c $(shared)

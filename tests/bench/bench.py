@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -45,6 +46,45 @@ def tokenize(args):
     out = run(args.peers, HERE.parent / "golden/check_tokenizer.py", "--speed", "--library",
               HERE.parent.parent / "lib/liblowrank.so", args.model, args.text)  # fmt: skip
     return json.loads(out.splitlines()[-1])
+
+
+def compress(args):
+    """Seconds of collecting and factorising by `lowrank compress` and by a plain script."""
+    sizes = ["--samples", 32, "--window", args.window, "--keep", 0.8, "--threads", args.threads]
+    with tempfile.TemporaryDirectory() as folder:
+        out = run(args.command, "compress", args.model, "--out", Path(folder) / "out", "--text",
+                  args.text, "--self-text", 0, "--storage", "two-factor", *sizes, "--json", "--quiet")  # fmt: skip
+    seconds = json.loads(out.splitlines()[-1])["seconds"]
+    theirs = json.loads(run(args.peers, HERE / "compress_peer.py", args.model, args.text, *sizes))
+    ours = {stage: seconds[stage] for stage in ("collect", "factorise")}
+    return {"ours": ours, "torch": theirs,
+            "over_torch": sum(theirs.values()) / sum(ours.values())}  # fmt: skip
+
+
+def decode(args):
+    """One stream beside the rate at which the same file can be read, dense and factorised."""
+    found = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for dtype in ("f32", "bf16", "q8_0"):
+            folder = Path(scratch) / dtype
+            run(args.command, "convert", args.model, "--out", folder, "--dtype", dtype, "--quiet")
+            found[dtype] = decode_folder(args, folder)
+        small = Path(scratch) / "small"
+        run(args.command, "compress", args.model, "--out", small, "--method", "svd", "--keep", 0.8,
+            "--self-text", 0, "--quiet")  # fmt: skip
+        found["bf16, keep 0.8"] = decode_folder(args, small)
+    return found
+
+
+def decode_folder(args, folder):
+    weights = folder / "model.safetensors"
+    rates, limits = [], []
+    for _ in range(args.rounds):
+        limits.append(float(run(Path(args.build) / "read", weights, args.threads)))
+        out = run(Path(args.build) / "sampling", folder, args.threads, 1, 128)
+        rates.append(json.loads(out)["tokens_per_second"])
+    return {"tokens_per_second": fastest(rates), "read_bytes_per_second": fastest(limits),
+            "share_of_read": max(rates) * weights.stat().st_size / max(limits)}  # fmt: skip
 
 
 def flops_per_token(info, window):
@@ -126,6 +166,10 @@ def main():
     print(f"SGEMM 4096^3          {max(sgemm) / 1e9:8.1f} GFLOP/s on {args.threads} threads")
     print(f"eval                  {max(rates):8.1f} tokens/s, {share:.0%} of SGEMM")
     print(f"sampling, {args.rows:3} rows    {max(sampled):8.1f} tokens/s")
+    record["decode"] = decode(args)
+    for name, found in record["decode"].items():
+        print(f"decode {name:14} {found['tokens_per_second']['best']:8.1f} tokens/s, "
+              f"{found['share_of_read']:.0%} of reading the file")
     if peers:
         theirs = [result["tokens_per_second"] for result in peers]
         record["transformers_f32_tokens_per_second"] = fastest(theirs)
@@ -135,6 +179,9 @@ def main():
         record["tokenize"] = words = tokenize(args)
         print(f"tokenize, 1 thread    {words['bytes_per_second'] / 1e6:8.1f} MB/s, "
               f"{words['over_tokenizers']:.1f}x tokenizers {words['tokenizers']}")
+        record["compress"] = work = compress(args)
+        print(f"compress              {sum(work['ours'].values()):8.1f} s, "
+              f"{work['over_torch']:.2f}x as fast as plain PyTorch")
         if abs(peers[0]["perplexity"] / ours[0]["perplexity"] - 1) > 1e-4:
             sys.exit(f"perplexity {ours[0]['perplexity']}, transformers {peers[0]['perplexity']}")
     else:
