@@ -80,7 +80,7 @@ typedef struct lr__kernels {
     void (*dot_tile)(int64_t rows, int64_t outs, int64_t k, const float *x, int64_t ldx,
                      const float *w, int64_t ldw, float *y, int64_t ldy);
 
-    /* The same bits as widen, then dot_tile. NULL where a level has no form of it. */
+    /* The same bits as widen, then dot_tile. */
     void (*dot_stored)(const lr__stored_task *task);
 
     /* Many rows against weights in panels, few enough that the second-level cache holds them.

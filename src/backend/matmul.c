@@ -100,8 +100,7 @@ static void store_tile(const lr__matmul *m, int64_t token, int64_t tokens, int64
 
 static int is_widened_in_registers(const job *j) {
     const lr__matmul *m = j->m;
-    if (!j->kernels->dot_stored || m->tokens != 1 || m->take) return 0;
-    if (m->scale != 1 || m->accumulate) return 0;
+    if (m->tokens != 1 || m->take || m->scale != 1 || m->accumulate) return 0;
     switch (m->w->dtype) {
     case LR_F32:
     case LR_BF16:
