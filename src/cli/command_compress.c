@@ -11,7 +11,7 @@ static const char *const methods[] = {"pca", "whiten", "whiten-eig", "svd",
                                       "afm", "asvd",   "qr",         NULL};
 enum { METHOD_SVD = 3, METHOD_ASVD = 5, METHOD_QR = 6 };
 static const char *const statistics[] = {"mean", "max", "rms", NULL};
-static const char *const roundings[] = {"refit", "plain", NULL};
+static const char *const roundings[] = {"plain", "refit", NULL};
 
 typedef struct compression {
     const char *out, *stats_path, *plan_path;
@@ -88,7 +88,7 @@ static int factorise(compression *c, const cli_job *job) {
     opts.refits = c->refits;
     opts.randomised = c->randomised;
     /* a product that is multiplied out is rounded as one */
-    if (!c->rounding && !c->densify) opts.dtype = job_dtype(job);
+    if (c->rounding && !c->densify) opts.dtype = job_dtype(job);
     TRY(report_status(lr_compress(c->model, c->plan, c->stats, &opts, note_module, c),
                       WHILE_WORKING));
     if (json_array_size(c->modules) != (size_t)c->done) code = report_nomem();
@@ -179,8 +179,9 @@ int command_compress(cli_job *job) {
             "0]",
             .least = 0, .most = 10000),
         ARG("rounding", ARG_CHOICE, &c.rounding, "NAME",
-            "refit: left factors are fitted to the rounded right ones; plain: both are rounded "
-            "[default refit]",
+            "plain: both factors are rounded; refit: left ones are fitted to the rounded right "
+            "ones "
+            "[default plain]",
             .choices = roundings),
         ARG("randomised", ARG_FLAG, &c.randomised, NULL,
             "find the directions by a randomised range finder: faster on wide layers, a little "
