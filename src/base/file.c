@@ -56,6 +56,13 @@ void lr__mapping_drop(lr__mapping *mapping) {
     lr__free(mapping);
 }
 
+void lr__mapping_release(const lr__mapping *mapping, const void *data, size_t bytes) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = ((uintptr_t)data + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)data + bytes) / page * page;
+    if (!mapping->is_copy && begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
 static lr_status mapping_new(lr__mapping **out, const char *path, size_t size, int is_copy) {
     lr__mapping *mapping = NULL;
     lr_status status;

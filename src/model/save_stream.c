@@ -1,4 +1,5 @@
 /* Numbers on their way into a file: rows are widened, converted, checked and put. */
+#include "model/graph.h"
 #include "model/save.h"
 #include "nn/linear_rows.h"
 #include "tensor/dtype.h"
@@ -164,6 +165,12 @@ done:
     return status;
 }
 
+static void release_param(const lr__param *param, int32_t is_bias, void *user) {
+    (void)is_bias;
+    (void)user;
+    lr__param_release(param);
+}
+
 static lr_status put_item(stream *s, const lr__outgoing *item) {
     lr_status status = LR_OK;
     lr__arena_mark mark = lr__arena_here(s->arena);
@@ -179,6 +186,8 @@ static lr_status put_item(stream *s, const lr__outgoing *item) {
     LR_TRY(lr__arena_take(s->arena, &s->converted, numbers, sizeof *s->numbers));
     for (int64_t row = 0; row < s->rows; row += s->step)
         LR_TRY(put_rows(s, row, s->rows - row < s->step ? s->rows - row : s->step));
+    if (item->param) lr__param_release(item->param);
+    if (item->linear) lr__linear_each_param(item->linear, release_param, NULL);
 done:
     lr__arena_release(s->arena, mark);
     return status;

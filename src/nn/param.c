@@ -90,6 +90,12 @@ lr_status lr__param_refresh(lr__param *param, int64_t step) {
     return param->producer.refresh(param, param->owned, step, param->producer.user);
 }
 
+void lr__param_release(const lr__param *param) {
+    const lr__matrix *m = &param->matrix;
+    size_t bytes = lr__dtype_bytes(m->dtype, m->rows * m->cols);
+    if (param->mapping) lr__mapping_release(param->mapping, m->data, bytes);
+}
+
 void lr__param_widen(const lr__kernels *kernels, const lr__param *vector, float *out) {
     kernels->widen(vector->matrix.dtype, vector->matrix.data, (size_t)lr__param_count(vector), out);
 }

@@ -49,5 +49,7 @@ size_t lr__param_bytes(const lr__param *param);
 /* All numbers of a vector as binary32. */
 void lr__param_widen(const lr__kernels *kernels, const lr__param *vector, float *out);
 lr_status lr__param_refresh(lr__param *param, int64_t step);
+/* Gives back the memory of numbers that lie in a file and are not read again soon. */
+void lr__param_release(const lr__param *param);
 
 #endif
