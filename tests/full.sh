@@ -1,6 +1,6 @@
 #!/bin/sh
 # The unit tests again: below every instruction level, by the other compiler, under sanitizers and,
-# for the suites that are quick enough, under valgrind.
+# for the suites that are quick enough, under valgrind. Then a model larger than memory.
 set -eu
 B=${B:-build}
 export LR_GOLDEN=tests/golden CK_TIMEOUT_MULTIPLIER="${CK_TIMEOUT_MULTIPLIER:-30}"
@@ -46,7 +46,7 @@ say '10,000 damaged files under both'
     CFLAGS="$asan"
 
 # OpenBLAS is not instrumented, so what is seen is our own pool and what runs on it.
-threaded=$(suites base pool kernels model session hooks stats)
+threaded=$(suites base pool kernels model session hooks stats drift)
 for suite in $threaded; do
     say "threads: $suite"
     CK_RUN_SUITE=$suite unit tsan CFLAGS='-O1 -g -fsanitize=thread'
@@ -60,4 +60,6 @@ if has valgrind; then
             --leak-check=full --errors-for-leak-kinds=definite "$B/tests/unit-tests"
     done
 fi
+say 'a model three times larger than its memory'
+tests/memory/run.sh "$B/lowrank"
 printf '\nall variants passed\n'

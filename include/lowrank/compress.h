@@ -39,6 +39,21 @@ typedef struct lr_compress_opts {
                              whole decomposition: 0 (default) from 8192 inputs and outputs on,
                              1 wherever the rank is small enough, -1 never */
     int32_t reserved;   /**< 0 */
+    const char *sequential; /**< of lr_compress_texts(): what a block is fitted to.
+                                 "none" (default): its inputs in the dense model;
+                                 "shift": its inputs behind the compressed blocks before it (the
+                                 update step of SVD-LLM, section 3.2);
+                                 "anchored": those inputs, but the outputs of the dense model, so
+                                 that each block makes up for errors of those before it (AA-SVD,
+                                 arXiv 2604.02119) */
+    double blend;           /**< of "anchored": the target is (1 - blend) times what the module
+                                 itself makes of the shifted inputs plus blend times what it makes
+                                 in the dense model (SAES-SVD, MPIFA); 0 to 1, default 0.5 */
+    const char *work;       /**< of lr_compress_texts(): folder for finished blocks, made where it
+                                 is missing, so that a run that was killed goes on behind the last
+                                 of them, and that no factors need memory. It belongs to this run
+                                 alone, another one begins it anew; the model reads from it, and
+                                 the caller removes it once the model is saved. NULL: none */
 } lr_compress_opts;
 
 /** Writes the defaults; @p size is `sizeof *opts`. */
@@ -78,6 +93,39 @@ typedef int32_t (*lr_compress_fn)(const lr_compress_event *event, void *user);
  */
 LR_API lr_status lr_compress(lr_model *model, const lr_plan *plan, const lr_stats *stats,
                              const lr_compress_opts *opts, lr_compress_fn fn, void *user);
+
+/** A text to calibrate on. */
+typedef struct lr_text {
+    const int32_t *ids; /**< borrowed during the call */
+    size_t count;       /**< number of ids */
+    double weight;      /**< of the text as a whole, whatever its length; positive */
+    int32_t window;     /**< tokens of each window; a shorter rest is left out */
+    int32_t reserved;   /**< 0 */
+} lr_text;
+
+/**
+ * As lr_compress(), with statistics made on the way: block after block, from the residual streams
+ * of the texts, which are kept instead of run again. Only statistics of one block, and with little
+ * memory of a part of it, exist at a time. With lr_ctx_opts.memory set everything but the model's
+ * files and, with a work folder, the finished factors stays within it; streams that take more than
+ * a quarter of it go to a nameless file in the work folder, or in $TMPDIR.
+ *
+ * Without "sequential" the result is that of lr_stats_collect() and lr_compress(). With it each of
+ * q k v, o, gate up and down is fitted when all before it are compressed.
+ * @param model the model; on any error it is as before
+ * @param plan  ranks
+ * @param texts @p count of them
+ * @param count at least 1
+ * @param opts  NULL: defaults. Method "svd" needs no texts and is refused, "afm" with "anchored"
+ * too
+ * @param fn    NULL: none; called for finished blocks of an earlier run as well
+ * @param user  given to fn
+ * @return LR_E_INVALID when lr_ctx_opts.memory is less than one window or matrix needs, and the
+ *         message says how much that is
+ */
+LR_API lr_status lr_compress_texts(lr_model *model, const lr_plan *plan, const lr_text *texts,
+                                   int32_t count, const lr_compress_opts *opts, lr_compress_fn fn,
+                                   void *user);
 
 LR_END
 

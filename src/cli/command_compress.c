@@ -1,22 +1,29 @@
 /* lowrank compress: plan, collect, factorise, save. A plan comes before the statistics, which take
  * long, so that what cannot be met is refused at once; one that reads spectra is made again after
- * them. */
+ * them. With --memory or --sequential collecting and factorising go together, block by block, and
+ * finished blocks are kept in a folder beside the output until it is written. */
 #include "cli/keep.h"
 #include "cli/progress.h"
 #include "cli/samples.h"
 
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *const methods[] = {"pca", "whiten", "whiten-eig", "svd",
                                       "afm", "asvd",   "qr",         NULL};
 enum { METHOD_SVD = 3, METHOD_ASVD = 5, METHOD_QR = 6 };
 static const char *const statistics[] = {"mean", "max", "rms", NULL};
+static const char *const sequentials[] = {"none", "shift", "anchored", NULL};
 static const char *const roundings[] = {"plain", "refit", NULL};
 
 typedef struct compression {
     const char *out, *stats_path, *plan_path;
-    int32_t method, densify, statistic, refits, rounding, randomised;
-    double alpha; /* negative: not given */
+    char *work; /* folder of finished blocks */
+    int32_t method, densify, statistic, refits, rounding, randomised, sequential, by_blocks;
+    double alpha, blend; /* negative: not given */
     cli_keep keep;
     cli_samples samples;
     lr_model *model;
@@ -28,7 +35,47 @@ typedef struct compression {
 
 static int needs_stats(const compression *c) { return c->method != METHOD_SVD || c->refits > 0; }
 
-static int check(compression *c) {
+static int check_blocks(compression *c, const cli_job *job) {
+    if (c->sequential && !needs_stats(c))
+        return report_fail(CODE_USAGE, "--sequential: method svd looks at no inputs");
+    if (c->sequential && c->stats_path)
+        return report_fail(CODE_USAGE, "--sequential and --stats: the inputs of a compressed "
+                                       "block are in no file, expected --text");
+    if (c->blend >= 0 && strcmp(sequentials[c->sequential], "anchored"))
+        return report_fail(CODE_USAGE, "--blend: expected with --sequential anchored");
+    c->by_blocks = c->sequential || (job->memory && needs_stats(c) && !c->stats_path);
+    if (c->by_blocks && c->keep.allocation != KEEP_UNIFORM)
+        return report_fail(CODE_USAGE, "--allocation: reads the statistics of all blocks at once; "
+                                       "with --memory or --sequential, --plan is expected");
+    return CODE_DONE;
+}
+
+/* ".NAME.lowrank-work" beside the output. */
+static int name_work(compression *c) {
+    size_t room = strlen(c->out) + sizeof "..lowrank-work", length = strlen(c->out);
+    while (length > 1 && c->out[length - 1] == '/') length--;
+    size_t start = length;
+    while (start > 0 && c->out[start - 1] != '/') start--;
+    c->work = malloc(room);
+    if (!c->work) return report_nomem();
+    snprintf(c->work, room, "%.*s.%.*s.lowrank-work", (int)start, c->out, (int)(length - start),
+             c->out + start);
+    return CODE_DONE;
+}
+
+/* Files of a folder that has no folders inside. */
+static void remove_work(const char *path) {
+    DIR *folder = opendir(path);
+    const struct dirent *entry;
+    if (!folder) return;
+    while ((entry = readdir(folder)))
+        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
+            unlinkat(dirfd(folder), entry->d_name, 0);
+    closedir(folder);
+    rmdir(path);
+}
+
+static int check(compression *c, const cli_job *job) {
     int code;
     TRY(keep_check(&c->keep, &c->plan_path));
     if (c->stats_path && c->samples.texts.count)
@@ -40,6 +87,8 @@ static int check(compression *c) {
     if (!c->stats_path && needs_stats(c)) TRY(samples_check(&c->samples));
     c->samples.exact = c->method == METHOD_QR;
     c->samples.match = c->keep.match;
+    TRY(check_blocks(c, job));
+    if (c->by_blocks) TRY(name_work(c));
 done:
     return code;
 }
@@ -62,6 +111,7 @@ static int allocate(compression *c, const cli_job *job) {
 
 static int get_stats(compression *c, cli_job *job) {
     if (!needs_stats(c)) return CODE_DONE;
+    if (c->by_blocks) return samples_load(&c->samples, job, c->model);
     if (!c->stats_path) return samples_collect(&c->samples, job, c->model, &c->stats);
     return report_status(lr_stats_open(&c->stats, c->model, c->stats_path), WHILE_READING);
 }
@@ -89,8 +139,14 @@ static int factorise(compression *c, const cli_job *job) {
     opts.randomised = c->randomised;
     /* a product that is multiplied out is rounded as one */
     if (c->rounding && !c->densify) opts.dtype = job_dtype(job);
-    TRY(report_status(lr_compress(c->model, c->plan, c->stats, &opts, note_module, c),
-                      WHILE_WORKING));
+    opts.sequential = sequentials[c->sequential];
+    if (c->blend >= 0) opts.blend = c->blend;
+    opts.work = c->work;
+    lr_status status = c->by_blocks
+                           ? lr_compress_texts(c->model, c->plan, c->samples.whole,
+                                               c->samples.count, &opts, note_module, c)
+                           : lr_compress(c->model, c->plan, c->stats, &opts, note_module, c);
+    TRY(report_status(status, WHILE_WORKING));
     if (json_array_size(c->modules) != (size_t)c->done) code = report_nomem();
 done:
     return code;
@@ -146,9 +202,11 @@ static int run(compression *c, cli_job *job) {
     TRY(factorise(c, job));
     TRY(job_stage(job, "save"));
     TRY(save(c, job));
+    if (c->work) remove_work(c->work);
     TRY(put_sizes(c, job, &before));
     TRY(report_put(job->result, "method", json_string(methods[c->method])));
     TRY(keep_about(job->result, c->plan));
+    TRY(report_put(job->result, "sequential", json_string(sequentials[c->sequential])));
     TRY(report_count(job->result, "factorised", c->done));
     TRY(report_put(job->result, "modules", json_incref(c->modules)));
     TRY(report_put(job->result, "out", report_text(c->out, strlen(c->out))));
@@ -158,7 +216,7 @@ done:
 }
 
 int command_compress(cli_job *job) {
-    compression c = {.keep = KEEP_DEFAULT, .samples = SAMPLES_DEFAULT, .alpha = -1};
+    compression c = {.keep = KEEP_DEFAULT, .samples = SAMPLES_DEFAULT, .alpha = -1, .blend = -1};
     int code;
     const arg options[] = {
         ARG("out", ARG_TEXT, &c.out, "DIR", "folder to write", .required = 1),
@@ -186,13 +244,22 @@ int command_compress(cli_job *job) {
         ARG("randomised", ARG_FLAG, &c.randomised, NULL,
             "find the directions by a randomised range finder: faster on wide layers, a little "
             "above the least error [default from 8192 inputs and outputs on]"),
+        ARG("sequential", ARG_CHOICE, &c.sequential, "WAY",
+            "none: fit each module to its inputs in the dense model; shift: to its inputs behind "
+            "the compressed modules before it; anchored: to those, but to the outputs of the dense "
+            "model [default none]",
+            .choices = sequentials),
+        ARG("blend", ARG_REAL, &c.blend, "B",
+            "how much of the dense model's outputs is in the target of anchored, 0 to 1 [default "
+            "0.5]",
+            .most = 1),
         ARG("stats", ARG_TEXT, &c.stats_path, "STATS", "statistics from collect, instead of texts"),
         SAMPLES_OPTIONS(&c.samples),
         ARG("densify", ARG_FLAG, &c.densify, NULL,
             "multiply the factors out: a plain model of the old size, with the new numbers"),
     };
     TRY(JOB_BEGIN(job, options));
-    TRY(check(&c));
+    TRY(check(&c, job));
     TRY(job_check_output(job, c.out));
     c.modules = json_array();
     if (!c.modules) TRY(report_nomem());
@@ -205,5 +272,6 @@ done:
     lr_stats_free(c.stats);
     lr_model_free(c.model);
     samples_end(&c.samples);
+    free(c.work);
     return code;
 }

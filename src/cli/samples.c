@@ -70,59 +70,83 @@ done:
     return code;
 }
 
-static int collect_files(cli_samples *s, json_t *result, lr_stats *stats) {
+/* The text that comes next in `whole`. */
+static void add_whole(cli_samples *s, const token_list *tokens, double weight) {
+    lr_text text = {.ids = tokens->ids,
+                    .count = tokens->count / (size_t)s->window * (size_t)s->window,
+                    .weight = weight,
+                    .window = s->window};
+    s->whole[s->count++] = text;
+}
+
+static int load_files(cli_samples *s, cli_job *job, const lr_tokenizer *tokenizer) {
     json_t *texts = json_array();
-    int code = texts ? report_put(result, "texts", texts) : report_nomem();
+    int code = texts ? report_put(job->result, "texts", texts) : report_nomem();
     for (int32_t i = 0; i < s->texts.count && !code; i++) {
         sample_text *item = &s->items[i];
-        const char *base = strrchr(item->path, '/');
-        char label[48];
-        snprintf(label, sizeof label, "collect %s", base ? base + 1 : item->path);
-        progress_stage(label, 1);
-        TRY(report_status(
-            lr_stats_collect(stats, item->tokens.ids, item->tokens.count, s->window, item->weight),
-            WHILE_WORKING));
+        TRY(load(item, s, job->quiet, tokenizer));
         TRY(put_text(texts, item, s->window));
-        free(item->tokens.ids);
-        item->tokens.ids = NULL;
+        add_whole(s, &item->tokens, item->weight);
     }
 done:
     return code;
 }
 
-static int collect_self(const cli_samples *s, json_t *result, const lr_model *model,
-                        lr_stats *stats) {
-    token_list text = {0};
+static int load_self(cli_samples *s, json_t *result, const lr_model *model) {
     json_t *about = json_object();
     int code = about ? CODE_DONE : report_nomem();
     if (code) goto done;
-    TRY(texts_write(&text, model, SELF_TEXT_SEED, s->samples, s->window));
-    progress_stage("collect self-text", 1);
-    TRY(report_status(lr_stats_collect(stats, text.ids, text.count, s->window, s->self_weight),
-                      WHILE_WORKING));
+    TRY(texts_write(&s->written, model, SELF_TEXT_SEED, s->samples, s->window));
     TRY(report_real(about, "weight", s->self_weight));
     TRY(report_count(about, "windows", s->samples));
     TRY(report_put(result, "self_text", json_incref(about)));
+    add_whole(s, &s->written, s->self_weight);
 done:
-    free(text.ids);
     json_decref(about);
     return code;
 }
 
-int samples_collect(cli_samples *s, cli_job *job, const lr_model *model, lr_stats **out) {
+int samples_load(cli_samples *s, cli_job *job, const lr_model *model) {
     const lr_tokenizer *tokenizer;
-    lr_stats_opts opts;
+    int64_t tokens = 0;
     int code;
     s->window = texts_window(model, s->window);
+    s->whole = calloc((size_t)s->texts.count + 1, sizeof *s->whole);
+    if (!s->whole) return report_nomem();
+    TRY(texts_tokenizer(model, &tokenizer));
+    TRY(load_files(s, job, tokenizer));
+    if (s->self_weight > 0) TRY(load_self(s, job->result, model));
+    for (int32_t i = 0; i < s->count; i++) tokens += (int64_t)s->whole[i].count;
+    TRY(report_count(job->result, "tokens", tokens));
+done:
+    return code;
+}
+
+/* What the progress of a text is called. */
+static void name_stage(const cli_samples *s, int32_t which) {
+    char label[48] = "collect self-text";
+    if (which < s->texts.count) {
+        const char *path = s->items[which].path, *base = strrchr(path, '/');
+        snprintf(label, sizeof label, "collect %s", base ? base + 1 : path);
+    }
+    progress_stage(label, 1);
+}
+
+int samples_collect(cli_samples *s, cli_job *job, const lr_model *model, lr_stats **out) {
+    lr_stats_opts opts;
+    int code;
     lr_stats_opts_init(&opts, sizeof opts);
     if (s->match) opts.pattern = s->match;
     opts.exact = s->exact;
-    TRY(texts_tokenizer(model, &tokenizer));
-    for (int32_t i = 0; i < s->texts.count; i++) TRY(load(&s->items[i], s, job->quiet, tokenizer));
+    TRY(samples_load(s, job, model));
     TRY(report_status(lr_stats_new(out, model, &opts), WHILE_WORKING));
-    TRY(collect_files(s, job->result, *out));
-    if (s->self_weight > 0) TRY(collect_self(s, job->result, model, *out));
-    TRY(report_count(job->result, "tokens", lr_stats_tokens(*out)));
+    for (int32_t i = 0; i < s->count; i++) {
+        const lr_text *text = &s->whole[i];
+        name_stage(s, i);
+        TRY(report_status(
+            lr_stats_collect(*out, text->ids, text->count, text->window, text->weight),
+            WHILE_WORKING));
+    }
 done:
     return code;
 }
@@ -133,5 +157,7 @@ void samples_end(cli_samples *s) {
         free(s->items[i].tokens.ids);
     }
     free(s->items);
+    free(s->written.ids);
+    free(s->whole);
     free(s->texts.items);
 }

@@ -17,6 +17,9 @@ typedef struct cli_samples {
     int32_t samples, window, exact;
     const char *match;
     sample_text *items; /* texts.count of them */
+    token_list written; /* by the model itself */
+    lr_text *whole;     /* all of them with their weights, once loaded */
+    int32_t count;
 } cli_samples;
 
 #define SAMPLES_DEFAULT \
@@ -35,6 +38,8 @@ typedef struct cli_samples {
 
 /* Splits the weights off and refuses what could only fail later. */
 int samples_check(cli_samples *s);
+/* Loads everything into `whole`; what was read goes into the result. */
+int samples_load(cli_samples *s, cli_job *job, const lr_model *model);
 /* Collects everything into new statistics; what was read goes into the result. */
 int samples_collect(cli_samples *s, cli_job *job, const lr_model *model, lr_stats **out);
 void samples_end(cli_samples *s);

@@ -5,6 +5,7 @@
  */
 #include "backend/blas.h"
 #include "base/opts.h"
+#include "compress/compress.h"
 #include "compress/form.h"
 #include "compress/plan.h"
 #include "compress/task.h"
@@ -17,8 +18,12 @@
 enum { MODULES_EACH_THREAD = 4 };
 
 void lr_compress_opts_init(lr_compress_opts *opts, size_t size) {
-    lr_compress_opts defaults = {
-        .size = sizeof defaults, .method = "pca", .statistic = "mean", .alpha = -1};
+    lr_compress_opts defaults = {.size = sizeof defaults,
+                                 .method = "pca",
+                                 .statistic = "mean",
+                                 .alpha = -1,
+                                 .sequential = "none",
+                                 .blend = 0.5};
     lr__opts_defaults(opts, size, &defaults, sizeof defaults);
 }
 
@@ -35,7 +40,7 @@ static const char *const statistics[] = {
     [LR__CHANNEL_MEAN] = "mean", [LR__CHANNEL_MAX] = "max", [LR__CHANNEL_RMS] = "rms"};
 static const double usual_alpha[] = {0.5, 0.5, 1};
 
-static lr_status find_method(const char *name, int32_t *method) {
+lr_status lr__compress_method(const char *name, int32_t *method) {
     for (size_t i = 0; name && i < sizeof methods / sizeof *methods; i++)
         if (!strcmp(methods[i].name, name)) {
             *method = methods[i].method;
@@ -57,7 +62,7 @@ static lr_status find_statistic(const char *name, int32_t *statistic) {
 
 static lr_status recipe_of(lr__recipe *how, const lr_compress_opts *o) {
     lr_status status = LR_OK;
-    LR_TRY(find_method(o->method, &how->method));
+    LR_TRY(lr__compress_method(o->method, &how->method));
     LR_TRY(find_statistic(o->statistic, &how->statistic));
     LR_FAIL_IF(!isfinite(o->alpha), LR_E_INVALID, "alpha is %g", o->alpha);
     LR_FAIL_IF(o->refits < 0, LR_E_INVALID, "refits %d, expected 0 or more", o->refits);
@@ -91,6 +96,8 @@ typedef struct work {
     lr__recipe how;
     lr_compress_fn fn;
     void *user;
+    uint64_t memory; /* for all tasks at once; 0: any */
+    int32_t is_part; /* of a longer run, which says how far it is */
     lr_model *draft; /* a clone that receives the factors */
     lr__task *tasks;
     int32_t done, total;
@@ -152,7 +159,7 @@ static lr_status report(work *w, const lr__task *t, const lr_linear *linear) {
     if (w->fn && w->fn(&event, w->user))
         return lr__fail(LR_E_CANCELLED, "compress: cancelled at %s", linear->name);
     w->done++;
-    return lr__progress(w->model->ctx, "factorise", w->done, w->total);
+    return w->is_part ? LR_OK : lr__progress(w->model->ctx, "factorise", w->done, w->total);
 }
 
 static lr_status enter_task(work *w, lr__task *t) {
@@ -187,10 +194,31 @@ static void clear_tasks(work *w, int32_t count) {
     memset(w->tasks, 0, (size_t)count * sizeof *w->tasks);
 }
 
+uint64_t lr__compress_bytes(const lr_plan *plan, int32_t which) {
+    const lr__rank_item *item = &plan->items[which];
+    uint64_t m = 0, n = (uint64_t)item->in;
+    for (int32_t i = 0; i < plan->count; i++)
+        if (i == which || lr__ranks_share(item, &plan->items[i])) m += (uint64_t)plan->items[i].out;
+    uint64_t k = m < n ? m : n;
+    return 36 * m * n + 16 * n * n + 48 * k * k + (1 << 20);
+}
+
+/* Matrices to factorise before the next step: as many as fit beside each other. */
+static int32_t tasks_at_once(const work *w) {
+    int32_t threads = lr_ctx_threads(w->model->ctx);
+    uint64_t most = 1;
+    if (!w->memory) return threads * MODULES_EACH_THREAD;
+    for (int32_t i = 0; i < w->plan->count; i++) {
+        uint64_t bytes = w->plan->items[i].rank ? lr__compress_bytes(w->plan, i) : 0;
+        if (bytes > most) most = bytes;
+    }
+    uint64_t fitting = w->memory / most;
+    return fitting < 1 ? 1 : fitting < (uint64_t)threads ? (int32_t)fitting : threads;
+}
+
 static lr_status run_plan(work *w) {
     lr_status status = LR_OK;
-    int32_t at_once = w->model->ctx->opts.memory ? 1 : MODULES_EACH_THREAD, filled = 0;
-    at_once *= lr_ctx_threads(w->model->ctx);
+    int32_t at_once = tasks_at_once(w), filled = 0;
     LR_TRY(lr__new(&w->tasks, (size_t)at_once, sizeof *w->tasks));
     for (int32_t i = 0; i < w->plan->count; i++) w->total += w->plan->items[i].rank > 0;
     for (int32_t i = 0; i < w->plan->count; i++) {
@@ -208,17 +236,25 @@ done:
     return status;
 }
 
-lr_status lr_compress(lr_model *model, const lr_plan *plan, const lr_stats *stats,
-                      const lr_compress_opts *opts, lr_compress_fn fn, void *user) {
+static lr_status compress(lr_model *model, const lr_plan *plan, const lr_stats *stats,
+                          const lr_compress_opts *opts, uint64_t memory, int32_t is_part,
+                          lr_compress_fn fn, void *user) {
     lr_status status = LR_OK;
     lr_compress_opts o;
     lr__graph *before = NULL, *after = NULL;
-    work w = {.model = model, .plan = plan, .stats = stats, .fn = fn, .user = user};
-    if (!model || !plan) return lr__fail(LR_E_INVALID, "lr_compress: model and plan are needed");
+    work w = {.model = model,
+              .plan = plan,
+              .stats = stats,
+              .fn = fn,
+              .user = user,
+              .memory = memory,
+              .is_part = is_part};
     lr_compress_opts_init(&o, sizeof o);
     LR_TRY(lr__opts_merge(&o, sizeof o, opts, "lr_compress_opts"));
     LR_TRY(recipe_of(&w.how, &o));
     w.how.sketch.seed = model->ctx->opts.seed;
+    LR_FAIL_IF(!is_part && o.sequential && strcmp(o.sequential, "none"), LR_E_INVALID,
+               "lr_compress: sequential \"%s\" is for lr_compress_texts", o.sequential);
     LR_FAIL_IF(w.how.refits && !stats, LR_E_INVALID, "refits need statistics");
     LR_FAIL_IF(w.how.method != LR__FACTOR_SVD && !stats, LR_E_INVALID,
                "method %s needs statistics; only svd does without", o.method);
@@ -232,4 +268,16 @@ done:
     lr__graph_drop(after);
     lr_model_free(w.draft);
     return status;
+}
+
+lr_status lr_compress(lr_model *model, const lr_plan *plan, const lr_stats *stats,
+                      const lr_compress_opts *opts, lr_compress_fn fn, void *user) {
+    if (!model || !plan) return lr__fail(LR_E_INVALID, "lr_compress: model and plan are needed");
+    return compress(model, plan, stats, opts, model->ctx->opts.memory, 0, fn, user);
+}
+
+lr_status lr__compress_part(lr_model *model, const lr_plan *plan, const lr_stats *stats,
+                            const lr_compress_opts *opts, uint64_t memory, lr_compress_fn fn,
+                            void *user) {
+    return compress(model, plan, stats, opts, memory, 1, fn, user);
 }

@@ -64,6 +64,9 @@ void lr__moments_read_root(const lr__moments *moments, double *root);
 lr_status lr__moments_scale(const lr__moments *moments, int32_t statistic, double alpha,
                             double *scale);
 
+/* Counts the input an event shows, once for all modules that read it. Modules the statistics do not
+ * watch are passed over. */
+lr_status lr__stats_observe(lr_stats *stats, const lr_hook_event *event, double weight);
 void lr__observers_free(lr_stats *stats);
 
 #endif

@@ -41,13 +41,16 @@ done:
     return status;
 }
 
-int32_t lr__windows_at_once(const lr_model *model, int32_t window, int64_t windows) {
+uint64_t lr__token_bytes(const lr_model *model) {
     const lr__config *c = &model->origin->config;
+    return sizeof(float) *
+           (4 * (uint64_t)c->hidden_size + 2 * (uint64_t)c->intermediate_size +
+            2 * (uint64_t)(c->heads + c->key_value_heads) * (uint64_t)c->head_size + 1024);
+}
+
+int32_t lr__windows_at_once(const lr_model *model, int32_t window, int64_t windows) {
     uint64_t memory = model->ctx->opts.memory ? model->ctx->opts.memory : STEP_BYTES;
-    uint64_t numbers = 4 * (uint64_t)c->hidden_size + 2 * (uint64_t)c->intermediate_size +
-                       2 * (uint64_t)(c->heads + c->key_value_heads) * (uint64_t)c->head_size +
-                       1024;
-    uint64_t tokens = memory / (numbers * sizeof(float));
+    uint64_t tokens = memory / lr__token_bytes(model);
     if (tokens > STEP_TOKENS) tokens = STEP_TOKENS;
     int64_t count = (int64_t)tokens / window;
     if (count > windows) count = windows;

@@ -20,11 +20,8 @@ void lr__observers_free(lr_stats *stats) {
     }
 }
 
-/* The first module of an input counts it; the others are found to share it. The pattern may also
- * match blocks, and linear modules an opened file knows nothing of. */
-static lr_status observe(const lr_hook_event *event, void *user) {
-    const lr__observer *observer = user;
-    lr_stats *stats = observer->stats;
+/* The first module of an input counts it; the others are found to share it. */
+lr_status lr__stats_observe(lr_stats *stats, const lr_hook_event *event, double weight) {
     lr_status status = LR_OK;
     int32_t index = lr__stats_index(stats, event->module);
     if (index < 0) return LR_OK;
@@ -41,12 +38,18 @@ static lr_status observe(const lr_hook_event *event, void *user) {
     if (m->last_input == event->input_id) return LR_OK;
     m->last_input = event->input_id;
     status = lr__moments_count(m, &stats->model->ctx->device, &stats->arena, event->input.data,
-                               event->input.shape[0], observer->weight);
+                               event->input.shape[0], weight);
     for (int64_t i = 0; i < m->size && status >= 0; i++)
         if (!isfinite(m->absolute[i]))
             status = lr__fail(LR_E_NUMERIC, "%s: input channel %lld is not finite", event->module,
                               (long long)i);
     return status;
+}
+
+/* The pattern may also match blocks, and linear modules an opened file knows nothing of. */
+static lr_status observe(const lr_hook_event *event, void *user) {
+    const lr__observer *observer = user;
+    return lr__stats_observe(observer->stats, event, observer->weight);
 }
 
 lr_status lr_stats_attach(lr_stats *stats, lr_hooks *hooks, double weight) {

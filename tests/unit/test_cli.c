@@ -305,6 +305,21 @@ START_TEST(compress_learns_from_texts) {
 }
 END_TEST
 
+/* The folder of finished blocks is gone once the model is written. */
+START_TEST(compress_block_by_block) {
+    const char *folder = scratch_path("small"), *work = scratch_path(".small.lowrank-work");
+    char slashed[700];
+    snprintf(slashed, sizeof slashed, "%s/", folder);
+    RUN_JSON("compress", cli_model(), "--keep", "0.6", "--text", cli_text(), "--samples", "4",
+             "--window", "32", "--self-text", "0", "--out", slashed, "--memory", "64M",
+             "--sequential", "anchored", "--blend", "0.75");
+    ck_assert_double_eq(cli_number("tokens"), 128);
+    ck_assert_str_eq(json_string_value(cli_member("sequential")), "anchored");
+    ck_assert_int_ne(access(work, F_OK), 0);
+    check_compressed(folder);
+}
+END_TEST
+
 START_TEST(compress_takes_stats_and_plan) {
     const char *folder = scratch_path("small"), *stats = scratch_path("stats");
     const char *plan = scratch_path("plan");
@@ -452,6 +467,7 @@ Suite *cli_suite(void) {
     tcase_add_test(forms, plan_chooses_on_held_out_text);
     tcase_add_test(forms, plan_measures_sensitivity);
     tcase_add_test(forms, compress_learns_from_texts);
+    tcase_add_test(forms, compress_block_by_block);
     tcase_add_test(forms, compress_takes_stats_and_plan);
     tcase_add_test(forms, compress_scales_channels);
     tcase_add_test(forms, compress_takes_exact_statistics);

@@ -44,6 +44,14 @@ START_TEST(usage_is_refused_before_any_work) {
     RUN_FAILS(2, "weight 0", "collect", "/nowhere", "--out", out, "--text", "/nowhere:0");
     RUN_FAILS(2, "expected one of the two", "compress", "/nowhere", "--out", out, "--keep=.5",
               "--stats", text, "--text", text);
+    RUN_FAILS(2, "expected with --sequential anchored", "compress", "/nowhere", "--out", out,
+              "--keep=.5", "--sequential=shift", "--blend=.5");
+    RUN_FAILS(2, "--plan is expected", "compress", "/nowhere", "--out", out, "--keep=.5",
+              "--memory=1G", "--allocation=energy");
+    RUN_FAILS(2, "svd looks at no inputs", "compress", "/nowhere", "--out", out, "--keep=.5",
+              "--sequential=shift", "--method=svd");
+    RUN_FAILS(2, "are in no file", "compress", "/nowhere", "--out", out, "--keep=.5",
+              "--sequential=shift", "--stats", text);
 }
 END_TEST
 
@@ -69,6 +77,9 @@ START_TEST(requests_that_make_no_sense) {
     RUN_FAILS(2, "--ranks: line 1", "plan", cli_model(), "--ranks", "{\"q_proj\": 5", "--out", out);
     RUN_FAILS(2, "expected an object", "plan", cli_model(), "--ranks", "[5]", "--out", out);
     ck_assert(!cli_exists(out));
+    RUN_FAILS(2, "memory of 1.0 MB is too little", "compress", cli_model(), "--keep=.5", "--out",
+              scratch_path("small"), "--self-text=0", "--text", cli_text(), "--window=16",
+              "--memory=1M");
 }
 END_TEST
 
