@@ -74,6 +74,11 @@ typedef struct lr_compress_event {
                               losses are those of all of them together */
     double stored;       /**< loss after refits and with the numbers as opts.dtype holds them, in
                               the norm of the method; after refits in that of the outputs */
+    int64_t full_rank;   /**< of the module, or of those that share its factor together */
+    const double *spectrum; /**< loss that each further rank saves, descending, in the norm of the
+                                 method; their sum is total; borrowed until the callback returns */
+    int64_t spectrum_count; /**< its length: full_rank, or less where a randomised range finder
+                                 left directions out, which then hold the rest of total */
 } lr_compress_event;
 
 /** Called once for each module on the calling thread, in the order of the plan, but that those

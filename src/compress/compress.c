@@ -155,7 +155,10 @@ static lr_status report(work *w, const lr__task *t, const lr_linear *linear) {
                                                          : "two-factor",
                                .largest_mix = t->pivot.largest,
                                .sharers = t->count,
-                               .stored = t->stored};
+                               .stored = t->stored,
+                               .full_rank = t->out < linear->in ? t->out : linear->in,
+                               .spectrum = t->spectrum,
+                               .spectrum_count = t->spectrum_count};
     if (w->fn && w->fn(&event, w->user))
         return lr__fail(LR_E_CANCELLED, "compress: cancelled at %s", linear->name);
     w->done++;

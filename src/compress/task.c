@@ -1,6 +1,7 @@
 /* From modules to a problem, from the problem to factors, from factors to what is stored. */
 #include "compress/task.h"
 
+#include "base/mem.h"
 #include "compress/refit.h"
 
 #include <stdio.h>
@@ -119,6 +120,14 @@ done:
     return status;
 }
 
+static lr_status keep_spectrum(lr__task *t, const lr__factor_basis *basis) {
+    const double *spectrum = lr__factor_basis_spectrum(basis, &t->spectrum_count);
+    lr_status status = lr__new(&t->spectrum, (size_t)t->spectrum_count, sizeof *spectrum);
+    if (status < 0) return status;
+    memcpy(t->spectrum, spectrum, (size_t)t->spectrum_count * sizeof *spectrum);
+    return LR_OK;
+}
+
 static lr_status factorise(lr__task *t) {
     lr_status status = LR_OK;
     numbers n = {0};
@@ -126,6 +135,7 @@ static lr_status factorise(lr__task *t) {
     LR_TRY(read_numbers(&n, t));
     LR_TRY(lr__factor_basis_sketch(&basis, &n.problem, t->how->method, t->rank, &t->how->sketch));
     LR_TRY(lr__factor_basis_cut(&t->factors, basis, &n.problem, t->rank));
+    LR_TRY(keep_spectrum(t, basis));
     LR_TRY(store(t, &n.problem));
 done:
     lr__factor_basis_free(basis);
@@ -141,4 +151,5 @@ void lr__task_run(lr__task *t) {
 void lr__task_clear(lr__task *t) {
     lr__factors_clear(&t->factors);
     lr__pivot_clear(&t->pivot);
+    lr__free(t->spectrum);
 }

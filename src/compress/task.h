@@ -29,6 +29,8 @@ typedef struct lr__task {
     lr__factors factors;
     lr__pivot pivot; /* of the factors, for that storage */
     double stored;   /* loss after refits, with the numbers rounded */
+    double *spectrum;
+    int64_t spectrum_count;
     lr_status status;
     char message[LR__TASK_MESSAGE];
 } lr__task;

@@ -79,9 +79,24 @@ typedef struct events {
     int count, stop_at; /* 0: never */
 } events;
 
+/* Descending, whole, and beyond the rank what the event predicts. */
+static void check_spectrum(const lr_compress_event *event) {
+    double sum = 0, tail = 0;
+    ck_assert_int_ge(event->spectrum_count, event->rank);
+    for (int64_t i = 0; i < event->spectrum_count; i++) {
+        if (i) ck_assert_double_le(event->spectrum[i], event->spectrum[i - 1]);
+        ck_assert_double_ge(event->spectrum[i], 0);
+        sum += event->spectrum[i];
+        if (i >= event->rank) tail += event->spectrum[i];
+    }
+    CHECK_NEAR(sum, event->total, 1e-9 * event->total);
+    CHECK_NEAR(tail, event->predicted, 1e-9 * event->total);
+}
+
 static int32_t record(const lr_compress_event *event, void *user) {
     events *all = user;
     ck_assert_uint_eq(event->size, sizeof *event);
+    check_spectrum(event);
     snprintf(all->names[all->count], sizeof all->names[0], "%s", event->module);
     all->items[all->count] = *event;
     return ++all->count == all->stop_at;
