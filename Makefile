@@ -48,10 +48,18 @@ $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC)$(compile) -c -o $@ $<
 
+# A text file as a string of C.
+quoted := sed 's/\\/\\\\/g; s/"/\\"/g; s/^/"/; s/$$/\\n"/'
+
 $(B)/src/format/modeling.o: build/gen/modeling_lowrank.inc
 build/gen/modeling_lowrank.inc: src/format/modeling_lowrank.py
 	@mkdir -p $(@D)
-	$(call say,GEN)sed 's/\\/\\\\/g; s/"/\\"/g; s/^/"/; s/$$/\\n"/' $< > $@
+	$(call say,GEN)$(quoted) $< > $@
+
+$(B)/src/cli/report_html.o $(B)/tests/unit/test_report_html.o: build/gen/report_css.inc
+build/gen/report_css.inc: src/cli/report.css
+	@mkdir -p $(@D)
+	$(call say,GEN)$(quoted) $< > $@
 
 $(shared): $(library_objects) lib/liblowrank.map
 	$(call say,LD)$(CC) -shared -Wl,-soname,liblowrank.so.$(abi) -Wl,-z,defs \
@@ -169,7 +177,7 @@ $(FUZZ_TARGETS:%=$(B)/tests/fuzz/%): $(B)/tests/fuzz/%: tests/fuzz/entry.c $(fuz
 all_sources := $(sort $(wildcard $(foreach d,include include/lowrank src/* src/*/* tests tests/* examples,$d/*.c $d/*.h)))
 
 .PHONY: lint format bench docs deps deps-dev quickstart dist clean help
-lint: build/gen/modeling_lowrank.inc
+lint: build/gen/modeling_lowrank.inc build/gen/report_css.inc
 	clang-format --dry-run -Werror $(all_sources)
 	clang-tidy --quiet $(library_sources) $(cli_sources) -- -std=c11 -D_GNU_SOURCE -Isrc -Iinclude -Ibuild/gen
 	cppcheck -q -j2 --std=c11 --error-exitcode=1 \

@@ -2,8 +2,10 @@
  * long, so that what cannot be met is refused at once; one that reads spectra is made again after
  * them. With --memory or --sequential collecting and factorising go together, block by block, and
  * finished blocks are kept in a folder beside the output until it is written. */
+#include "cli/evals.h"
 #include "cli/keep.h"
 #include "cli/progress.h"
+#include "cli/report_html.h"
 #include "cli/samples.h"
 
 #include <dirent.h>
@@ -20,12 +22,15 @@ static const char *const sequentials[] = {"none", "shift", "anchored", NULL};
 static const char *const roundings[] = {"plain", "refit", NULL};
 
 typedef struct compression {
-    const char *out, *stats_path, *plan_path;
+    const char *out, *stats_path, *plan_path, *report_path;
     char *work; /* folder of finished blocks */
     int32_t method, densify, statistic, refits, rounding, randomised, sequential, by_blocks;
     double alpha, blend; /* negative: not given */
     cli_keep keep;
     cli_samples samples;
+    cli_evals evals;
+    html_report report;
+    lr_model *source; /* as it was */
     lr_model *model;
     lr_stats *stats;
     lr_plan *plan;
@@ -34,6 +39,20 @@ typedef struct compression {
 } compression;
 
 static int needs_stats(const compression *c) { return c->method != METHOD_SVD || c->refits > 0; }
+
+/* Whether the report is to lie in the folder that is yet to be written. */
+static int is_report_inside(const compression *c) {
+    size_t length = strlen(c->out);
+    while (length > 1 && c->out[length - 1] == '/') length--;
+    return strncmp(c->report_path, c->out, length) == 0 && c->report_path[length] == '/';
+}
+
+static int check_report(const compression *c, const cli_job *job) {
+    if (!c->report_path || is_report_inside(c)) return CODE_DONE;
+    if (strcmp(c->report_path, c->out) == 0)
+        return report_fail(CODE_USAGE, "--report: %s: expected another name than --out", c->out);
+    return job_check_output(job, c->report_path);
+}
 
 static int check_blocks(compression *c, const cli_job *job) {
     if (c->sequential && !needs_stats(c))
@@ -113,7 +132,11 @@ static int get_stats(compression *c, cli_job *job) {
     if (!needs_stats(c)) return CODE_DONE;
     if (c->by_blocks) return samples_load(&c->samples, job, c->model);
     if (!c->stats_path) return samples_collect(&c->samples, job, c->model, &c->stats);
-    return report_status(lr_stats_open(&c->stats, c->model, c->stats_path), WHILE_READING);
+    int code;
+    TRY(report_status(lr_stats_open(&c->stats, c->model, c->stats_path), WHILE_READING));
+    TRY(report_count(job->result, "tokens", lr_stats_tokens(c->stats)));
+done:
+    return code;
 }
 
 static int32_t note_module(const lr_compress_event *event, void *user) {
@@ -124,6 +147,7 @@ static int32_t note_module(const lr_compress_event *event, void *user) {
                                event->stored, "storage", event->storage, "largest_mix",
                                event->largest_mix, "sharers", (json_int_t)event->sharers);
     json_array_append_new(c->modules, module);
+    html_report_note(&c->report, event);
     c->done++;
     return progress_is_cancelled();
 }
@@ -167,13 +191,9 @@ static int put_pair(json_t *result, const char *key, int64_t before, int64_t aft
         json_pack("{s:I,s:I}", "before", (json_int_t)before, "after", (json_int_t)after));
 }
 
-/* What was written is opened again: the figures are those of the files. */
-static int put_sizes(const compression *c, cli_job *job, const lr_model_info *before) {
-    lr_model *written = NULL;
+static int put_sizes(json_t *result, const lr_model_info *before, const lr_model *written) {
     lr_model_info after = {.size = sizeof after};
-    json_t *result = job->result;
     int code;
-    TRY(job_open(job, &written, c->out));
     TRY(report_status(lr_model_get_info(written, &after), WHILE_WORKING));
     TRY(put_pair(result, "parameters", before->parameters, after.parameters));
     TRY(put_pair(result, "linear_parameters", before->linear_parameters, after.linear_parameters));
@@ -183,7 +203,47 @@ static int put_sizes(const compression *c, cli_job *job, const lr_model_info *be
     TRY(report_real(result, "kept_model", (double)after.parameters / (double)before->parameters));
     TRY(report_real(result, "kept_size", (double)after.bytes / (double)before->bytes));
 done:
+    return code;
+}
+
+/* What was written is opened again: the figures are those of the files. */
+static int judge(const compression *c, cli_job *job, const lr_model_info *before) {
+    lr_model *written = NULL;
+    int code;
+    TRY(job_open(job, &written, c->out));
+    TRY(put_sizes(job->result, before, written));
+    if (c->evals.texts.count) TRY(job_stage(job, "evaluate"));
+    TRY(evals_run(&c->evals, job, c->source, written));
+done:
     lr_model_free(written);
+    return code;
+}
+
+static int put_path(json_t *result, const char *key, const char *path) {
+    return path ? report_put(result, key, report_text(path, strlen(path))) : CODE_DONE;
+}
+
+/* What was asked for. */
+static int put_request(const compression *c, cli_job *job) {
+    json_t *result = job->result;
+    int code;
+    TRY(put_path(result, "model", job->model_path));
+    TRY(report_put(result, "method", json_string(methods[c->method])));
+    if (!c->plan_path) TRY(put_path(result, "storage", keep_storages[c->keep.storage]));
+    if (c->keep.linear > 0) TRY(report_real(result, "keep", c->keep.linear));
+    if (c->keep.model > 0) TRY(report_real(result, "keep_model", c->keep.model));
+    TRY(put_path(result, "plan", c->plan_path));
+    TRY(put_path(result, "stats", c->stats_path));
+    TRY(report_put(result, "dtype", json_string(lr_dtype_name(job_dtype(job)))));
+done:
+    return code;
+}
+
+static int write_report(const compression *c, const cli_job *job) {
+    if (!c->report_path) return CODE_DONE;
+    int code = html_report_write(&c->report, job->result, c->report_path, job->force);
+    if (code && !job->quiet)
+        report_log(LR_LOG_INFO, "the model was saved; only its report is missing", NULL);
     return code;
 }
 
@@ -193,30 +253,39 @@ static int run(compression *c, cli_job *job) {
     TRY(job_stage(job, "open"));
     TRY(job_open(job, &c->model, job->model_path));
     TRY(report_status(lr_model_get_info(c->model, &before), WHILE_WORKING));
+    TRY(report_status(lr_model_clone(&c->source, c->model), WHILE_WORKING));
+    TRY(evals_load(&c->evals, c->model, c->samples.window));
     TRY(job_stage(job, "plan"));
     TRY(make_plan(c, job));
     TRY(job_stage(job, "collect"));
     TRY(get_stats(c, job));
     TRY(allocate(c, job));
+    TRY(html_report_begin(&c->report, c->model, c->plan));
     TRY(job_stage(job, "factorise"));
     TRY(factorise(c, job));
     TRY(job_stage(job, "save"));
     TRY(save(c, job));
     if (c->work) remove_work(c->work);
-    TRY(put_sizes(c, job, &before));
-    TRY(report_put(job->result, "method", json_string(methods[c->method])));
+    TRY(judge(c, job, &before));
+    TRY(put_request(c, job));
     TRY(keep_about(job->result, c->plan));
     TRY(report_put(job->result, "sequential", json_string(sequentials[c->sequential])));
     TRY(report_count(job->result, "factorised", c->done));
     TRY(report_put(job->result, "modules", json_incref(c->modules)));
     TRY(report_put(job->result, "out", report_text(c->out, strlen(c->out))));
+    TRY(put_path(job->result, "report", c->report_path));
     TRY(job_end_stages(job));
+    TRY(write_report(c, job));
 done:
     return code;
 }
 
 int command_compress(cli_job *job) {
-    compression c = {.keep = KEEP_DEFAULT, .samples = SAMPLES_DEFAULT, .alpha = -1, .blend = -1};
+    compression c = {.keep = KEEP_DEFAULT,
+                     .samples = SAMPLES_DEFAULT,
+                     .evals = EVALS_DEFAULT,
+                     .alpha = -1,
+                     .blend = -1};
     int code;
     const arg options[] = {
         ARG("out", ARG_TEXT, &c.out, "DIR", "folder to write", .required = 1),
@@ -255,12 +324,16 @@ int command_compress(cli_job *job) {
             .most = 1),
         ARG("stats", ARG_TEXT, &c.stats_path, "STATS", "statistics from collect, instead of texts"),
         SAMPLES_OPTIONS(&c.samples),
+        EVALS_OPTIONS(&c.evals),
+        ARG("report", ARG_TEXT, &c.report_path, "FILE.html",
+            "page to write: ranks, losses, spectra, and what it cost"),
         ARG("densify", ARG_FLAG, &c.densify, NULL,
             "multiply the factors out: a plain model of the old size, with the new numbers"),
     };
     TRY(JOB_BEGIN(job, options));
     TRY(check(&c, job));
     TRY(job_check_output(job, c.out));
+    TRY(check_report(&c, job));
     c.modules = json_array();
     if (!c.modules) TRY(report_nomem());
     TRY(job_start(job));
@@ -268,6 +341,9 @@ int command_compress(cli_job *job) {
     TRY(job_report(job));
 done:
     json_decref(c.modules);
+    html_report_end(&c.report);
+    evals_end(&c.evals);
+    lr_model_free(c.source);
     lr_plan_free(c.plan);
     lr_stats_free(c.stats);
     lr_model_free(c.model);

@@ -1,0 +1,96 @@
+/* Statistics are taken from the beginning of a text, judgement from its end, so one long text
+ * serves both. */
+#include "cli/evals.h"
+
+#include "cli/progress.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* The last windows only. */
+static int load(token_list *tokens, const cli_evals *e, const lr_tokenizer *tokenizer,
+                const char *path) {
+    size_t window = (size_t)e->window, most = (size_t)e->windows * window, skipped;
+    int code;
+    TRY(texts_load(tokens, tokenizer, path));
+    tokens->count -= tokens->count % window;
+    if (tokens->count == 0)
+        return report_fail(CODE_USAGE, "--eval: %s: expected at least one window of %zu tokens",
+                           path, window);
+    skipped = tokens->count > most ? tokens->count - most : 0;
+    tokens->count -= skipped;
+    memmove(tokens->ids, tokens->ids + skipped, tokens->count * sizeof *tokens->ids);
+done:
+    return code;
+}
+
+int evals_load(cli_evals *e, const lr_model *model, int32_t window) {
+    const lr_tokenizer *tokenizer;
+    int code = CODE_DONE;
+    if (!e->texts.count) return CODE_DONE;
+    e->window = texts_window(model, window);
+    e->tokens = calloc((size_t)e->texts.count, sizeof *e->tokens);
+    if (!e->tokens) return report_nomem();
+    TRY(texts_tokenizer(model, &tokenizer));
+    for (int32_t i = 0; i < e->texts.count; i++)
+        TRY(load(&e->tokens[i], e, tokenizer, e->texts.items[i]));
+done:
+    return code;
+}
+
+static int put_pair(json_t *about, const char *key, double before, double after) {
+    json_t *pair = json_object();
+    int code;
+    TRY(report_put(about, key, pair));
+    TRY(report_real(pair, "before", before));
+    TRY(report_real(pair, "after", after));
+done:
+    return code;
+}
+
+static int put(json_t *all, const char *path, const lr_eval_result *before,
+               const lr_eval_result *after) {
+    json_t *name = report_text(path, strlen(path)), *about = json_object();
+    int code = name && about ? CODE_DONE : report_nomem();
+    TRY(code);
+    TRY(report_count(about, "tokens", after->tokens));
+    TRY(report_count(about, "windows", after->windows));
+    TRY(put_pair(about, "perplexity", before->perplexity, after->perplexity));
+    TRY(report_real(about, "kl", after->kl));
+    TRY(report_real(about, "agreement", after->agreement));
+    TRY(put_pair(about, "tokens_per_second", before->tokens_per_second, after->tokens_per_second));
+    TRY(report_put(all, json_string_value(name), json_incref(about)));
+done:
+    json_decref(name);
+    json_decref(about);
+    return code;
+}
+
+int evals_run(const cli_evals *e, cli_job *job, const lr_model *before, const lr_model *after) {
+    lr_eval_result source = {.size = sizeof source}, result = {.size = sizeof result};
+    json_t *all = e->texts.count ? json_object() : NULL;
+    lr_eval_opts opts;
+    int code = CODE_DONE;
+    if (!e->texts.count) return CODE_DONE;
+    TRY(report_put(job->result, "evaluations", all));
+    lr_eval_opts_init(&opts, sizeof opts);
+    opts.window = e->window;
+    for (int32_t i = 0; i < e->texts.count; i++) {
+        const token_list *t = &e->tokens[i];
+        progress_stage("judge the source", 1);
+        opts.reference = NULL;
+        TRY(report_status(lr_eval(&source, before, t->ids, t->count, &opts), WHILE_WORKING));
+        progress_stage("judge the result", 1);
+        opts.reference = before;
+        TRY(report_status(lr_eval(&result, after, t->ids, t->count, &opts), WHILE_WORKING));
+        TRY(put(all, e->texts.items[i], &source, &result));
+    }
+done:
+    return code;
+}
+
+void evals_end(cli_evals *e) {
+    for (int32_t i = 0; e->tokens && i < e->texts.count; i++) free(e->tokens[i].ids);
+    free(e->tokens);
+    free(e->texts.items);
+}

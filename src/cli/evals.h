@@ -1,0 +1,29 @@
+/* What a compression cost: the source and what was written, judged on texts. */
+#ifndef LR_CLI_EVALS_H
+#define LR_CLI_EVALS_H
+
+#include "cli/job.h"
+#include "cli/texts.h"
+
+typedef struct cli_evals {
+    arg_list texts;
+    int32_t windows, window;
+    token_list *tokens; /* texts.count of them */
+} cli_evals;
+
+#define EVALS_DEFAULT \
+    { .windows = 16 }
+
+#define EVALS_OPTIONS(e)                                                            \
+    ARG("eval", ARG_LIST, &(e)->texts, "FILE",                                      \
+        "text to judge the source and the result on, at its end; may be repeated"), \
+        ARG("eval-windows", ARG_INT, &(e)->windows, "N",                            \
+            "windows taken from the end of each text to judge on [default 16]", .least = 1)
+
+/* Reads the texts, before any long work. `window` as texts_window() takes it. */
+int evals_load(cli_evals *e, const lr_model *model, int32_t window);
+/* Judges both models and puts "evaluations" into the result, if there are texts. */
+int evals_run(const cli_evals *e, cli_job *job, const lr_model *before, const lr_model *after);
+void evals_end(cli_evals *e);
+
+#endif
