@@ -118,18 +118,39 @@ static int32_t type_of(html_page *page, const html_module *module) {
     return type;
 }
 
-static int make_grid(html_page *page) {
+/* Fewest decades below 100 % that hold all losses but that share of them. */
+static int32_t decades_of(const html_report *report, double share) {
+    for (int32_t decades = DECADES_LEAST; decades < DECADES_MOST; decades++) {
+        int32_t cut = 0, beyond = 0;
+        for (int32_t i = 0; i < report->count; i++) {
+            cut += report->modules[i].is_cut;
+            beyond +=
+                report->modules[i].is_cut && page_loss(&report->modules[i]) < pow(10, -decades);
+        }
+        if (beyond <= share * cut) return decades;
+    }
+    return DECADES_MOST;
+}
+
+static void measure(html_page *page) {
     const html_report *report = page->report;
-    double least = 1;
+    page->least = 1;
     for (int32_t i = 0; i < report->count; i++) {
         const html_module *module = &report->modules[i];
         int32_t layer = layer_of(module);
         double loss = page_loss(module);
         if (layer >= 0 && type_of(page, module) >= 0 && layer >= page->layers)
             page->layers = layer + 1;
-        if (module->is_cut && loss > 0 && loss < least) least = loss;
+        if (module->is_cut && loss > 0) page->least = fmin(page->least, loss);
+        if (module->is_cut) page->most = fmax(page->most, loss);
     }
-    page->decades = (int32_t)fmin(fmax(ceil(-log10(least)), DECADES_LEAST), DECADES_MOST);
+    page->decades = decades_of(report, 0);
+    page->usual_decades = decades_of(report, 0.1);
+}
+
+static int make_grid(html_page *page) {
+    const html_report *report = page->report;
+    measure(page);
     page->cells = calloc((size_t)page->layers * (size_t)page->type_count + 1, sizeof *page->cells);
     if (!page->cells) return report_nomem();
     for (int32_t i = 0; i < report->count; i++) {

@@ -31,8 +31,7 @@ static double layer_shade(const html_page *page, int32_t layer) {
 /* --- spectra --- */
 
 static void put_energy_axes(const svg_chart *chart, int32_t decades) {
-    static const char *const kept[] = {"0 %",     "90 %",     "99 %",     "99.9 %",
-                                       "99.99 %", "99.999 %", "99.9999 %"};
+    static const char *const kept[] = {"0", "90", "99", "99.9", "99.99", "99.999", "99.9999"};
     static const char *const shares[] = {"0", "25", "50", "75", "100"};
     for (int i = 0; i <= decades; i++) svg_tick_y(chart, i, kept[i]);
     for (int i = 0; i < 5; i++) svg_tick_x(chart, i * 25, shares[i]);
@@ -50,7 +49,7 @@ static void put_spectrum(const svg_chart *chart, const html_page *page, int32_t 
     for (int i = 0; i <= HTML_STEPS; i++) {
         double y = depth(module->lost[i]);
         svg_point(chart, 100.0 * (double)page_step(module, i) / (double)module->full, y);
-        if (y > page->decades) break;
+        if (y > page->usual_decades) break;
     }
     fprintf(out, "\"/><circle cx=\"%.1f\" cy=\"%.1f\" r=\"2\"/></g>\n", svg_place(&chart->x, share),
             svg_place(&chart->y, depth(page_loss(module))));
@@ -59,9 +58,9 @@ static void put_spectrum(const svg_chart *chart, const html_page *page, int32_t 
 static void put_spectra(const html_page *page, int32_t type) {
     svg_chart chart = {.out = page->out,
                        .x = {0, 100, 0, 0, "rank, % of the full rank"},
-                       .y = {0, page->decades, 0, 0, "energy kept"}};
+                       .y = {0, page->usual_decades, 0, 0, "energy kept, %"}};
     begin_chart(&chart, page, type, "energy kept by rank");
-    put_energy_axes(&chart, page->decades);
+    put_energy_axes(&chart, page->usual_decades);
     for (int32_t l = 0; l < page->layers; l++) {
         const html_module *module = page_cell(page, l, type);
         if (module && module->is_cut) put_spectrum(&chart, page, l, module);
@@ -74,8 +73,8 @@ void page_spectra(const html_page *page) {
     if (!page->layers) return;
     fputs("<section>\n<h2>Spectra</h2>\n"
           "<p>How much of a module's output its first directions carry, one line for each layer. "
-          "A dot marks the rank that was chosen. The upright axis is logarithmic in what is "
-          "missing.</p>\n<div class=\"charts\">\n",
+          "A dot marks the rank that was chosen, at the upper edge if it lies beyond. The upright "
+          "axis is logarithmic in what is missing.</p>\n<div class=\"charts\">\n",
           out);
     for (int32_t t = 0; t < page->type_count; t++) put_spectra(page, t);
     fprintf(out,
@@ -87,8 +86,7 @@ void page_spectra(const html_page *page) {
 /* --- losses --- */
 
 static void put_loss_axes(const svg_chart *chart, const html_page *page) {
-    static const char *const lost[] = {"100 %",  "10 %",    "1 %",     "0.1 %",
-                                       "0.01 %", "0.001 %", "0.0001 %"};
+    static const char *const lost[] = {"100", "10", "1", "0.1", "0.01", "0.001", "0.0001"};
     int32_t last = page->layers - 1, step = 1;
     char text[16];
     for (int i = 0; i <= page->decades; i++) svg_tick_y(chart, -i, lost[i]);
@@ -118,7 +116,7 @@ static void put_rings(const svg_chart *chart, const html_page *page, int32_t typ
 static void put_losses(const html_page *page, int32_t type) {
     svg_chart chart = {.out = page->out,
                        .x = {0, fmax(page->layers - 1, 1), 0, 0, "layer"},
-                       .y = {-page->decades, 0, 0, 0, "relative loss"}};
+                       .y = {-page->decades, 0, 0, 0, "relative loss, %"}};
     int is_open = 0;
     begin_chart(&chart, page, type, "relative loss");
     put_loss_axes(&chart, page);

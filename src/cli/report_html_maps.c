@@ -9,12 +9,9 @@ typedef struct map {
     void (*put)(const html_page *page, const html_module *module);
 } map;
 
-/* Above it the text needs the other colour. */
-static const double dark_from = 0.62;
-
 static void put_cell(const html_page *page, const char *kind, double shade) {
-    fprintf(page->out, "<td class=\"%s%s\" style=\"--v:%.0f%%\" title=\"", kind,
-            shade > dark_from ? " dark" : "", fmin(fmax(shade, 0), 1) * 100);
+    fprintf(page->out, "<td class=\"%s\" style=\"--v:%.0f%%\" title=\"", kind,
+            fmin(fmax(shade, 0), 1) * 100);
 }
 
 static void put_rank(const html_page *page, const html_module *module) {
@@ -30,13 +27,19 @@ static void put_rank(const html_page *page, const html_module *module) {
     fprintf(page->out, "\">%lld</td>", (long long)module->rank);
 }
 
+/* 0 for the least loss, 1 for the largest. */
+static double shade_of(const html_page *page, double loss) {
+    if (!(loss > 0)) return 0;
+    return page->most > page->least ? log(loss / page->least) / log(page->most / page->least) : 1;
+}
+
 static void put_loss(const html_page *page, const html_module *module) {
     double loss = page_loss(module);
     if (!module->is_cut) {
         fputs("<td class=\"dense\" title=\"left as it was\">–</td>", page->out);
         return;
     }
-    put_cell(page, "loss", loss > 0 ? 1 + log10(loss) / page->decades : 0);
+    put_cell(page, "loss", shade_of(page, loss));
     html_text(page->out, module->name);
     fputs(": loss ", page->out);
     html_percent(page->out, loss, 3);
@@ -107,8 +110,8 @@ void page_maps(const html_page *page) {
           out);
     put_map(page, &losses);
     fputs("<p class=\"key\">", out);
-    html_percent(out, pow(10, -page->decades), 1);
-    fputs(" <i class=\"ramp loss\"></i> 100 % of the output, in equal steps of the "
-          "logarithm</p>\n</div>\n</div>\n</section>\n",
-          out);
+    html_percent(out, fmin(page->least, page->most), 2);
+    fputs(" <i class=\"ramp loss\"></i> ", out);
+    html_percent(out, page->most, 2);
+    fputs(" of the output, in equal steps of the logarithm</p>\n</div>\n</div>\n</section>\n", out);
 }

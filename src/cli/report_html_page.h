@@ -14,7 +14,9 @@ typedef struct html_page {
     const char *types[PAGE_TYPES]; /* last components of the names, in their first order */
     int32_t type_count, layers;
     const html_module **cells; /* [layers, type_count], NULL where there is none */
-    int32_t decades;           /* of loss below 100 % that are drawn */
+    double least, most;        /* loss above 0 */
+    int32_t decades;           /* below 100 % that hold every loss */
+    int32_t usual_decades;     /* that hold nine losses of ten */
 } html_page;
 
 const html_module *page_cell(const html_page *page, int32_t layer, int32_t type);

@@ -21,7 +21,7 @@ void svg_begin(svg_chart *chart, const char *name) {
             (LEFT + RIGHT) / 2, HEIGHT - 10);
     html_text(out, chart->x.label);
     fprintf(out,
-            "</text>\n<text class=\"axis\" transform=\"translate(11 %d) rotate(-90)\" "
+            "</text>\n<text class=\"axis\" transform=\"translate(10 %d) rotate(-90)\" "
             "text-anchor=\"middle\">",
             (TOP + BOTTOM) / 2);
     html_text(out, chart->y.label);
