@@ -235,6 +235,7 @@ static int put_request(const compression *c, cli_job *job) {
     TRY(put_path(result, "plan", c->plan_path));
     TRY(put_path(result, "stats", c->stats_path));
     TRY(report_put(result, "dtype", json_string(lr_dtype_name(job_dtype(job)))));
+    if (c->densify) TRY(report_put(result, "densify", json_true()));
 done:
     return code;
 }

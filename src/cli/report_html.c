@@ -69,6 +69,8 @@ void html_report_note(html_report *report, const lr_compress_event *event) {
     module->predicted = event->predicted;
     module->measured = event->measured;
     module->total = event->total;
+    module->sharers = event->sharers;
+    snprintf(module->storage, sizeof module->storage, "%s", event->storage);
     module->is_cut = 1;
     if (!event->spectrum_count) return;
     module->full = event->spectrum_count;

@@ -10,7 +10,9 @@ enum { HTML_STEPS = 64 };
 
 typedef struct html_module {
     char *name;
-    int64_t rank, full; /* rank 0: left as it was */
+    int64_t rank, full; /* rank 0: left as it was; the full rank of all that share a factor */
+    int64_t sharers;
+    char storage[16];
     double predicted, measured, total;
     double lost[HTML_STEPS + 1]; /* loss at ranks from 0 to full, over the total */
     int32_t is_cut;              /* the numbers above are there */

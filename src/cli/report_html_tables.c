@@ -2,6 +2,7 @@
 #include "cli/report_html_page.h"
 
 #include <math.h>
+#include <string.h>
 
 /* --- before and after --- */
 
@@ -99,13 +100,13 @@ static const struct {
     {"model", "Source"},
     {"out", "Written to"},
     {"method", "Method"},
-    {"storage", "Storage"},
     {"allocation", "Allocation"},
     {"keep", "Share of the linear modules to keep"},
     {"keep_model", "Share of the model to keep"},
     {"plan", "Plan"},
     {"match", "Modules that may change"},
     {"dtype", "Number type"},
+    {"densify", "Factors multiplied out"},
     {"factorised", "Modules factorised"},
     {"stats", "Statistics"},
     {"tokens", "Tokens calibrated on"},
@@ -134,6 +135,28 @@ static void put_shape(const html_page *page) {
     fprintf(out, ", %d query and %d key heads of %d, vocabulary ", model->attention_heads,
             model->key_value_heads, model->head_size);
     html_count(out, model->vocabulary_size);
+    fputs("</td></tr>\n", out);
+}
+
+/* What the modules have, wherever the choice was made: a module that shares with none has two
+ * factors. */
+static void put_storages(const html_page *page) {
+    static const char *const forms[] = {"pivot", "two-factor", "shared"};
+    const html_report *report = page->report;
+    FILE *out = page->out;
+    const char *between = "";
+    open_row(page, "Storage");
+    fputs("<td>", out);
+    for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
+        int64_t count = 0;
+        for (int32_t i = 0; i < report->count; i++)
+            count += report->modules[i].is_cut && !strcmp(report->modules[i].storage, forms[f]);
+        if (!count) continue;
+        fprintf(out, "%s%s, ", between, forms[f]);
+        html_count(out, count);
+        fputs(count == 1 ? " module" : " modules", out);
+        between = "; ";
+    }
     fputs("</td></tr>\n", out);
 }
 
@@ -172,6 +195,7 @@ void page_settings(const html_page *page) {
         fputs("</td></tr>\n", out);
         if (i == 0) put_shape(page);
     }
+    put_storages(page);
     put_texts(page);
     fputs("</tbody>\n</table>\n</div>\n</section>\n", out);
 }
@@ -210,22 +234,28 @@ static void put_module(const html_page *page, const html_module *module) {
     FILE *out = page->out;
     open_row(page, module->name);
     if (!module->is_cut) {
-        fprintf(out, "<td>dense</td><td>%lld</td><td></td><td></td><td></td></tr>\n",
+        fprintf(out, "<td>dense</td><td>%lld</td><td></td><td></td><td></td><td></td></tr>\n",
                 (long long)module->full);
         return;
     }
-    fprintf(out, "<td>%lld</td><td>%lld</td><td>%.6g</td><td>%.6g</td><td>%.6g</td></tr>\n",
-            (long long)module->rank, (long long)module->full, module->predicted, module->measured,
-            module->total);
+    fprintf(out, "<td>%lld</td><td>%lld</td><td>", (long long)module->rank,
+            (long long)module->full);
+    html_text(out, module->storage);
+    if (module->sharers > 1) fprintf(out, " by %lld", (long long)module->sharers);
+    fprintf(out, "</td><td>%.6g</td><td>%.6g</td><td>%.6g</td></tr>\n", module->predicted,
+            module->measured, module->total);
 }
 
 void page_modules(const html_page *page) {
     fputs("<section>\n<h2>Every module</h2>\n"
           "<div class=\"wide tall\" tabindex=\"0\" role=\"region\" "
           "aria-label=\"Table of every module\">\n<table class=\"figures\">\n"
-          "<caption>Ranks, and losses in the norm that the method minimises</caption>\n<thead>\n"
+          "<caption>Ranks, and losses in the norm that the method minimises; where modules "
+          "share a factor, full rank and losses are those of all of them "
+          "together</caption>\n<thead>\n"
           "<tr><th scope=\"col\">module</th><th scope=\"col\">rank</th>"
-          "<th scope=\"col\">full rank</th><th scope=\"col\">predicted loss</th>"
+          "<th scope=\"col\">full rank</th><th scope=\"col\">storage</th>"
+          "<th scope=\"col\">predicted loss</th>"
           "<th scope=\"col\">recomputed loss</th><th scope=\"col\">loss of rank 0</th></tr>\n"
           "</thead>\n<tbody>\n",
           page->out);

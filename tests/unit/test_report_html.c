@@ -169,6 +169,32 @@ START_TEST(page_says_what_the_json_says) {
 }
 END_TEST
 
+/* The row of the first layer's module in the table of every module. */
+static void expect_row(const char *name, int64_t rank, int full, const char *storage) {
+    expect("<tr><th scope=\"row\">model.layers.0.%s</th><td>%lld</td><td>%d</td><td>%s</td>", name,
+           (long long)rank, full, storage);
+}
+
+/* The form stands in the plan. Width 96: q, k and v, of 96, 32 and 32 rows, have full rank 96
+ * together, as gate and up of 64 each have. */
+START_TEST(a_plan_names_the_storage) {
+    const char *html = scratch_path("page.html"), *plan = scratch_path("plan.json");
+    RUN_JSON("plan", cli_model(), "--keep", "0.6", "--storage", "shared", "--out", plan);
+    const json_t *ranks = cli_member("ranks");
+    int64_t k = json_integer_value(json_object_get(ranks, "model.layers.0.self_attn.k_proj"));
+    int64_t up = json_integer_value(json_object_get(ranks, "model.layers.0.mlp.up_proj"));
+    int64_t down = json_integer_value(json_object_get(ranks, "model.layers.0.mlp.down_proj"));
+    RUN_JSON("compress", cli_model(), "--plan", plan, "--method=svd", "--out",
+             scratch_path("small"), "--report", html);
+    load_page(html);
+    check_page();
+    expect("Storage</th><td>two-factor, 4 modules; shared, 10 modules</td>");
+    expect_row("self_attn.k_proj", k, 96, "shared by 3");
+    expect_row("mlp.up_proj", up, 96, "shared by 2");
+    expect_row("mlp.down_proj", down, 64, "two-factor");
+}
+END_TEST
+
 /* The last windows, as eval counts them. */
 START_TEST(evaluations_are_those_of_eval) {
     RUN_JSON("tokenize", cli_model(), "--text", cli_text());
@@ -281,6 +307,7 @@ static void add_module(const char *name, int64_t rank, int64_t full, double loss
     m->is_cut = rank > 0;
     m->predicted = m->measured = loss;
     m->total = rank > 0 ? 1 : 0;
+    snprintf(m->storage, sizeof m->storage, "<pivot>");
     for (int i = 0; i <= HTML_STEPS; i++) m->lost[i] = 1 - (double)i / HTML_STEPS;
 }
 
@@ -425,6 +452,7 @@ Suite *report_html_suite(void) {
     TCase *command = tcase_create("command"), *renderer = tcase_create("renderer");
     tcase_add_checked_fixture(command, cli_setup, cli_teardown);
     tcase_add_test(command, page_says_what_the_json_says);
+    tcase_add_test(command, a_plan_names_the_storage);
     tcase_add_test(command, evaluations_are_those_of_eval);
     tcase_add_test(command, same_inputs_give_the_same_page);
     tcase_add_test(command, hostile_paths_are_text);
