@@ -53,9 +53,15 @@ int64_t page_step(const html_module *module, int step) {
     return (int64_t)((double)module->full * step / HTML_STEPS);
 }
 
+/* What a randomised range finder left out is the loss at the last rank it knows. */
 static void thin_spectrum(html_module *module, const double *spectrum) {
     double tail = 0;
-    int64_t from = module->full;
+    int64_t from = module->known;
+    if (module->known < module->full) {
+        tail = module->total;
+        for (int64_t i = 0; i < module->known; i++) tail -= spectrum[i];
+        tail = tail > 0 ? tail : 0;
+    }
     for (int i = HTML_STEPS; i >= 0; i--) {
         while (from > page_step(module, i)) tail += spectrum[--from];
         module->lost[i] = module->total > 0 ? tail / module->total : 0;
@@ -72,8 +78,8 @@ void html_report_note(html_report *report, const lr_compress_event *event) {
     module->sharers = event->sharers;
     snprintf(module->storage, sizeof module->storage, "%s", event->storage);
     module->is_cut = 1;
-    if (!event->spectrum_count) return;
-    module->full = event->spectrum_count;
+    module->full = event->full_rank;
+    module->known = event->spectrum_count;
     thin_spectrum(module, event->spectrum);
 }
 

@@ -11,6 +11,7 @@ enum { HTML_STEPS = 64 };
 typedef struct html_module {
     char *name;
     int64_t rank, full; /* rank 0: left as it was; the full rank of all that share a factor */
+    int64_t known;      /* ranks whose loss the spectrum tells; full, or less of a sketch */
     int64_t sharers;
     char storage[16];
     double predicted, measured, total;

@@ -46,7 +46,7 @@ static void put_spectrum(const svg_chart *chart, const html_page *page, int32_t 
             layer_shade(page, layer), layer, (long long)module->rank, (long long)module->full);
     html_percent(out, 1 - page_loss(module), 4);
     fputs("</title><polyline points=\"", out);
-    for (int i = 0; i <= HTML_STEPS; i++) {
+    for (int i = 0; i <= HTML_STEPS && page_step(module, i) <= module->known; i++) {
         double y = depth(module->lost[i]);
         svg_point(chart, 100.0 * (double)page_step(module, i) / (double)module->full, y);
         if (y > page->usual_decades) break;

@@ -303,7 +303,7 @@ static void add_module(const char *name, int64_t rank, int64_t full, double loss
     html_module *m = &made.modules[made.count++];
     m->name = strdup(name);
     m->rank = rank;
-    m->full = full;
+    m->full = m->known = full;
     m->is_cut = rank > 0;
     m->predicted = m->measured = loss;
     m->total = rank > 0 ? 1 : 0;
