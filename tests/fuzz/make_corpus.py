@@ -107,6 +107,7 @@ def make_gguf():
     write_gguf("qwen2", "qwen2", "qwen2", ["Q5_0", "Q5_1", "Q4_0"], True)
     write_gguf("qwen3", "qwen3", "gpt-2", ["Q4_0", "F16", "BF16"], True)
     shutil.copy(GOLDEN / "files" / "aligned.gguf", CORPUS / "gguf" / "seed-aligned")
+    shutil.copy(GOLDEN / "sentencepiece" / "tiny.gguf", CORPUS / "gguf" / "seed-sentencepiece")
 
 
 # ---- safetensors ----
@@ -254,6 +255,23 @@ def make_tokenizer():
             "model": {"type": "BPE", "dropout": None, "unk_token": "a", "fuse_unk": True,
                       "byte_fallback": False, "ignore_merges": name == "llama3",
                       "vocab": vocab, "merges": merges}}))
+    cases = json.loads((GOLDEN / "sentencepiece" / "cases.json").read_text())
+    base = cases["base"]
+    every = sorted(base["model"]["vocab"], key=base["model"]["vocab"].get)
+    bytes_ = [token for token in every if token.startswith("<0x")]
+    kept = [token for token in every if token not in bytes_][:80] + bytes_[9:12] + bytes_[195:]
+    merges = [merge for merge in base["model"]["merges"]
+              if all(part in kept for part in (*merge, "".join(merge)))]
+    ids = {token: i for i, token in enumerate(kept)}
+    added = [token | {"id": ids[token["content"]]} for token in base["added_tokens"]]
+    small = base["model"] | {"vocab": ids, "merges": merges}
+    for variant in cases["variants"]:
+        change = {key: value for key, value in variant["change"].items()
+                  if key not in ("model", "added_tokens")}
+        model = {key: value for key, value in variant["change"].get("model", {}).items()
+                 if key not in ("vocab", "merges")}
+        put("tokenizer", f"sentencepiece-{variant['name']}", compact(
+            base | {"added_tokens": added} | change | {"model": small | model}))
 
 
 if __name__ == "__main__":
