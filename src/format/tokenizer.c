@@ -160,6 +160,7 @@ lr_status lr_tokenizer_encode(const lr_tokenizer *tokenizer, const char *text, s
         bytes = size;
     }
     encoder.text = text;
+    encoder.bytes = bytes;
     LR_TRY(make_cache(&encoder, bytes));
     LR_TRY(lr__matcher_split(&tokenizer->raw, &encoder, (lr__text){text, bytes}, encode_section));
     *count = encoder.count;

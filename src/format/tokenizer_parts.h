@@ -223,9 +223,9 @@ typedef struct lr__step {
     int32_t kind;
     int32_t behaviour;
     int32_t invert;
-    int32_t digits; /* of CL100K: longest run of numbers that stays together */
-    int32_t scheme; /* of METASPACE */
-    pcre2_code *regex;
+    int32_t digits;               /* of CL100K: longest run of numbers that stays together */
+    int32_t scheme;               /* of METASPACE */
+    pcre2_code *regex, *anchored; /* the second matches only where it is told to begin */
     char *literal;
     size_t literal_size;
 } lr__step;
@@ -279,8 +279,9 @@ size_t lr__scan_gpt2(const lr__classes *classes, lr__text text, size_t at);
 size_t lr__scan_cl100k(const lr__classes *classes, lr__text text, size_t at, int32_t digits);
 size_t lr__scan_tekken(const lr__classes *classes, lr__text text, size_t at);
 
-lr_status lr__regex_compile(pcre2_code **out, lr__text pattern, const char *where);
-void lr__regex_free(pcre2_code *regex);
+/* Fills `regex` and `anchored`. */
+lr_status lr__regex_compile(lr__step *step, lr__text pattern, const char *where);
+void lr__regex_free(lr__step *step);
 
 /* ---- the whole ---- */
 
@@ -358,6 +359,8 @@ typedef struct lr__encoder {
     pcre2_match_context *limits;
     pcre2_jit_stack *jit_stack;
     lr__regex_state regex[LR__MAX_STEPS];
+    uint64_t regex_work; /* characters that patterns looked at beyond their first window */
+    size_t bytes;        /* of the whole text */
 } lr__encoder;
 
 static inline void lr__encoder_put(lr__encoder *encoder, int32_t id) {

@@ -178,7 +178,7 @@ static lr_status read_pattern(lr__step *step, const json_t *pattern, const char 
         return LR_OK;
     }
     step->kind = LR__STEP_REGEX;
-    return lr__regex_compile(&step->regex, text, where);
+    return lr__regex_compile(step, text, where);
 }
 
 static lr_status read_split(lr__pipeline *pipeline, const json_t *value, const char *where) {
@@ -287,7 +287,7 @@ lr_status lr__pipeline_from_json(lr__pipeline *pipeline, const json_t *normalize
 void lr__pipeline_clear(lr__pipeline *pipeline) {
     lr__normals_clear(&pipeline->normals);
     for (size_t i = 0; i < pipeline->count; i++) {
-        lr__regex_free(pipeline->steps[i].regex);
+        lr__regex_free(&pipeline->steps[i]);
         lr__free(pipeline->steps[i].literal);
     }
 }

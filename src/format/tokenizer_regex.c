@@ -3,7 +3,11 @@
  * \p{L}, \p{N}, alternatives, groups with at most "?" behind them (so no nested repeats),
  * look-ahead, and greedy, lazy or possessive repeats of single items. Beyond ASCII a pattern then
  * sees only letter, number, space or other, and each such character of the text is replaced by an
- * old one of its class and length: PCRE2's age does not matter. */
+ * old one of its class and length: PCRE2's age does not matter.
+ *
+ * A stranger's pattern may look at all of a text from each of its places. So it first sees a window
+ * of it, asking PCRE2 for partial matches to know when that was not enough; wider windows are tried
+ * at one place at a time, and what they cost is counted against the length of the text. */
 #include "format/tokenizer_parts.h"
 
 #include <string.h>
@@ -14,7 +18,11 @@
     "\\x{0}-\\x{8}\\x{e}-\\x{1f}!-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{2fff}\\x{3001}-\\x{10ffff}"
 
 enum {
-    MATCH_LIMIT = 20000000,
+    MATCH_LIMIT = 20000,   /* of one place, in the first window */
+    WIDE_MATCH_LIMIT = 16, /* of one place, for each byte of a wider one */
+    WINDOW = 256,          /* no word of a language is longer */
+    FREE_WORK = 1 << 24,   /* bytes of wider windows in one text, and */
+    WORK_PER_BYTE = 64,    /* for each byte of it: a long word needs about four */
     DEPTH_LIMIT = 2000000,
     HEAP_LIMIT_KIB = 65536,
     JIT_STACK = 1 << 20,
@@ -215,14 +223,27 @@ static void pcre_free(void *block, void *unused) {
     lr__free(block);
 }
 
-lr_status lr__regex_compile(pcre2_code **out, lr__text pattern, const char *where) {
-    lr_status status;
+static lr_status compile(pcre2_code **out, const translator *t, uint32_t options,
+                         pcre2_compile_context *context) {
     int error;
     size_t offset;
+    *out = pcre2_compile((PCRE2_SPTR)t->out, t->used, PCRE2_UTF | PCRE2_UCP | options, &error,
+                         &offset, context);
+    if (!*out && error == PCRE2_ERROR_HEAP_FAILED)
+        return lr__fail(LR_E_NOMEM, "out of memory for a pattern");
+    if (!*out)
+        return lr__fail(LR_E_UNSUPPORTED, "%s: pattern \"%.*s\" does not compile (PCRE2 error %d)",
+                        t->where, LR__SHOW(t->in), error);
+    /* Where no executable memory is to be had the interpreter does the work. */
+    pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
+    return LR_OK;
+}
+
+lr_status lr__regex_compile(lr__step *step, lr__text pattern, const char *where) {
+    lr_status status;
     uint32_t may_be_empty = 1;
     translator *t = NULL;
     pcre2_compile_context *context = NULL;
-    *out = NULL;
     pcre2_general_context *memory = pcre2_general_context_create(pcre_alloc, pcre_free, NULL);
     if (memory) context = pcre2_compile_context_create(memory);
     LR_FAIL_IF(!context, LR_E_NOMEM, "out of memory for a pattern");
@@ -231,29 +252,22 @@ lr_status lr__regex_compile(pcre2_code **out, lr__text pattern, const char *wher
     t->where = where;
     LR_TRY(translate(t));
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-    *out =
-        pcre2_compile((PCRE2_SPTR)t->out, t->used, PCRE2_UTF | PCRE2_UCP, &error, &offset, context);
-    LR_FAIL_IF(!*out && error == PCRE2_ERROR_HEAP_FAILED, LR_E_NOMEM,
-               "out of memory for a pattern");
-    LR_FAIL_IF(!*out, LR_E_UNSUPPORTED, "%s: pattern \"%.*s\" does not compile (PCRE2 error %d)",
-               where, LR__SHOW(pattern), error);
-    pcre2_pattern_info(*out, PCRE2_INFO_MATCHEMPTY, &may_be_empty);
+    LR_TRY(compile(&step->regex, t, 0, context));
+    LR_TRY(compile(&step->anchored, t, PCRE2_ANCHORED, context));
+    pcre2_pattern_info(step->regex, PCRE2_INFO_MATCHEMPTY, &may_be_empty);
     LR_FAIL_IF(may_be_empty, LR_E_UNSUPPORTED, "%s: pattern \"%.*s\" may match nothing", where,
                LR__SHOW(pattern));
-    /* Where no executable memory is to be had the interpreter does the work. */
-    pcre2_jit_compile(*out, PCRE2_JIT_COMPLETE);
 done:
-    if (status < 0 && *out) {
-        pcre2_code_free(*out);
-        *out = NULL;
-    }
     pcre2_compile_context_free(context);
     pcre2_general_context_free(memory);
     lr__free(t);
     return status;
 }
 
-void lr__regex_free(pcre2_code *regex) { pcre2_code_free(regex); }
+void lr__regex_free(lr__step *step) {
+    pcre2_code_free(step->regex);
+    pcre2_code_free(step->anchored);
+}
 
 static void stand_in(char *out, int class, size_t bytes) {
     static const char letters[] = "\xc2\xaa\xe4\xb8\x80\xf0\xa0\x80\x80";
@@ -312,28 +326,73 @@ static lr_status prepare(lr__encoder *encoder, size_t step) {
     return state->match ? LR_OK : lr__fail(LR_E_NOMEM, "out of memory for a pattern");
 }
 
+/* One call of PCRE2 on subject[from, end), which is the end of the subject or a window. */
+static int match(lr__encoder *encoder, size_t step, const pcre2_code *regex, lr__text subject,
+                 size_t from, size_t end) {
+    PCRE2_SPTR text = (PCRE2_SPTR)subject.data;
+    pcre2_match_data *data = encoder->regex[step].match;
+    uint32_t options = PCRE2_NO_UTF_CHECK | (end < subject.size ? PCRE2_PARTIAL_HARD : 0);
+    int found = pcre2_match(regex, text, end, from, options, data, encoder->limits);
+    if (found != PCRE2_ERROR_JIT_STACKLIMIT) return found;
+    return pcre2_match(regex, text, end, from, options | PCRE2_NO_JIT, data, encoder->limits);
+}
+
+/* A character's boundary `size` bytes or a little less behind `from`, or the end. */
+static size_t window_end(lr__text subject, size_t from, size_t size) {
+    if (subject.size - from <= size) return subject.size;
+    size_t end = from + size;
+    while (((unsigned char)subject.data[end] & 0xc0) == 0x80) end--;
+    return end;
+}
+
+static lr_status too_long(size_t step, size_t from, lr__text subject, int error) {
+    return lr__fail(LR_E_UNSUPPORTED,
+                    "step %zu of the pre-tokenizer: its pattern takes too long on this text "
+                    "from byte %zu of a piece of %zu (PCRE2 error %d)",
+                    step, from, subject.size, error);
+}
+
+/* Whether a match begins at `from`, looking as far as it takes. */
+static int match_at(lr__encoder *encoder, size_t step, lr__text subject, size_t from) {
+    const pcre2_code *regex = encoder->tokenizer->pipeline.steps[step].anchored;
+    uint64_t most = FREE_WORK + (uint64_t)WORK_PER_BYTE * encoder->bytes;
+    int found = PCRE2_ERROR_PARTIAL;
+    for (size_t size = 4 * WINDOW; found == PCRE2_ERROR_PARTIAL; size *= 4) {
+        size_t end = window_end(subject, from, size);
+        encoder->regex_work += size;
+        if (encoder->regex_work > most) return PCRE2_ERROR_MATCHLIMIT;
+        size_t limit = WIDE_MATCH_LIMIT * (end - from);
+        if (limit < MATCH_LIMIT) limit = MATCH_LIMIT;
+        pcre2_set_match_limit(encoder->limits, limit < UINT32_MAX ? (uint32_t)limit : UINT32_MAX);
+        found = match(encoder, step, regex, subject, from, end);
+    }
+    pcre2_set_match_limit(encoder->limits, MATCH_LIMIT);
+    return found;
+}
+
 lr_status lr__regex_find(lr__encoder *encoder, size_t step, lr__text subject, size_t from,
                          size_t *start, size_t *end) {
     const pcre2_code *regex = encoder->tokenizer->pipeline.steps[step].regex;
-    lr__regex_state *state = &encoder->regex[step];
     lr_status status = prepare(encoder, step);
     if (status < 0) return status;
-    PCRE2_SPTR text = (PCRE2_SPTR)subject.data;
-    int found = pcre2_match(regex, text, subject.size, from, PCRE2_NO_UTF_CHECK, state->match,
-                            encoder->limits);
-    if (found == PCRE2_ERROR_JIT_STACKLIMIT)
-        found = pcre2_match(regex, text, subject.size, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
-                            state->match, encoder->limits);
+    const size_t *place = pcre2_get_ovector_pointer(encoder->regex[step].match);
+    int found = PCRE2_ERROR_NOMATCH;
+    while (found == PCRE2_ERROR_NOMATCH && from < subject.size) {
+        size_t until = window_end(subject, from, WINDOW), bytes;
+        found = match(encoder, step, regex, subject, from, until);
+        if (found == PCRE2_ERROR_NOMATCH) from = until;
+        if (found != PCRE2_ERROR_PARTIAL) continue;
+        from = place[0];
+        found = match_at(encoder, step, subject, from);
+        if (found != PCRE2_ERROR_NOMATCH) continue;
+        lr__utf8_at(subject.data + from, &bytes);
+        from += bytes;
+    }
     if (found == PCRE2_ERROR_NOMATCH) return 0;
     if (found == PCRE2_ERROR_NOMEMORY) return lr__fail(LR_E_NOMEM, "out of memory for a pattern");
-    if (found < 0)
-        return lr__fail(LR_E_UNSUPPORTED,
-                        "step %zu of the pre-tokenizer: its pattern takes too long on this text "
-                        "from byte %zu of a piece of %zu (PCRE2 error %d)",
-                        step, from, subject.size, found);
-    const size_t *match = pcre2_get_ovector_pointer(state->match);
-    *start = match[0];
-    *end = match[1];
+    if (found < 0) return too_long(step, from, subject, found);
+    *start = place[0];
+    *end = place[1];
     return 1;
 }
 

@@ -225,17 +225,46 @@ START_TEST(refused_patterns) {
 }
 END_TEST
 
-/* A pattern that backtracks without end on this text stops with an error. */
+/* Patterns that backtrack without end on this text, or look at all of it from each of its places,
+ * stop with an error. */
 START_TEST(slow_pattern) {
+    static const char *const patterns[] = {"a*a*a*a*a*a*(?:b|c)", "a+b|a", "a(?=[^b]*b)|a",
+                                           "a(?![^b]*c)b|a", "a{0,60}a{0,60}a{0,60}a{0,60}b|a"};
     lr_tokenizer *tokenizer = NULL;
-    size_t count, size = 40000;
+    size_t count, size = 4000000;
     char *text = malloc(size);
     memset(text, 'a', size);
-    CHECK_OK(with_pattern(&tokenizer, "a*a*a*a*a*a*(?:b|c)"));
+    CHECK_OK(with_pattern(&tokenizer, patterns[_i]));
     lr_status status = lr_tokenizer_encode(tokenizer, text, size, NULL, 0, &count);
     ck_assert_int_eq(status, LR_E_UNSUPPORTED);
     ck_assert_ptr_nonnull(strstr(lr_last_error(), "too long"));
     lr_tokenizer_free(tokenizer);
+    free(text);
+}
+END_TEST
+
+/* Words longer than the windows through which a pattern looks at its text stay whole. */
+START_TEST(long_words) {
+    enum { LONGEST = 1500 };
+    lr_tokenizer *tokenizer = NULL;
+    size_t size = 0, count = 0, expected = 0;
+    char *text = malloc(LONGEST * (LONGEST + 3));
+    json_t *root = parse(SMALL);
+    for (size_t n = 1; n <= LONGEST; n++) {
+        expected += (n + 1) / 2 + 1;
+        for (size_t i = 0; i < n; i++) text[size++] = i % 2 ? 'b' : 'a';
+        text[size++] = 'c';
+    }
+    damage(root, "model.merges", "[\"a b\"]");
+    damage(root, "pre_tokenizer",
+           "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":"
+           "\"[ab]+c|[abc]\"},\"behavior\":\"Isolated\"},{\"type\":\"ByteLevel\","
+           "\"add_prefix_space\":false,\"use_regex\":false}]}");
+    CHECK_OK(lr__tokenizer_from_json(&tokenizer, root, "long"));
+    CHECK_OK(lr_tokenizer_encode(tokenizer, text, size, NULL, 0, &count));
+    ck_assert_uint_eq(count, expected);
+    lr_tokenizer_free(tokenizer);
+    json_decref(root);
     free(text);
 }
 END_TEST
@@ -369,7 +398,8 @@ Suite *tokenizer_hostile_suite(void) {
     tcase_add_loop_test(files, damaged, 0, sizeof damages / sizeof *damages);
     tcase_add_test(files, refused_steps);
     tcase_add_test(files, refused_patterns);
-    tcase_add_test(files, slow_pattern);
+    tcase_add_loop_test(files, slow_pattern, 0, 5);
+    tcase_add_test(files, long_words);
     tcase_add_loop_test(files, tokens_among_spaces, 0, 2);
     tcase_add_test(files, holes);
     tcase_add_test(files, repeated_merge);
