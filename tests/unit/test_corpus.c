@@ -33,7 +33,6 @@ START_TEST(test_corpus) {
     for (struct dirent *entry; (entry = readdir(dir)); files++) {
         if (*entry->d_name == '.') continue;
         snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
-        ck_assert_msg(strlen(entry->d_name) > 0, "%s", path);
         replay(_i, path);
     }
     closedir(dir);
