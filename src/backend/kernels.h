@@ -35,8 +35,8 @@ typedef struct lr__attend_task {
 #define LR__ATTEND_SCRATCH(queries, first) \
     (((queries) < LR__ATTEND_QUERIES ? (queries) : LR__ATTEND_QUERIES) * ((first) + (queries)))
 
-/* One row against weights as they are stored, in one of LR_F32, BF16, F16, I8, Q8_0, Q4_1: for few rows
- * memory sets the time, and widening in registers keeps it streaming. */
+/* One row against weights as they are stored, in one of LR_F32, BF16, F16, I8, Q8_0, Q4_1: for few
+ * rows memory sets the time, and widening in registers keeps it streaming. */
 typedef struct lr__stored_task {
     int32_t dtype;
     int64_t outs;

@@ -24,7 +24,8 @@ lr_status lr__mapping_open(lr__mapping **out, const char *path, int copy);
 lr_status lr__mapping_copy(lr__mapping **out, const char *path, const void *data, size_t size);
 lr__mapping *lr__mapping_keep(lr__mapping *mapping);
 void lr__mapping_drop(lr__mapping *mapping);
-/* Gives back the memory of bytes that are not read again soon; the next reader fetches them anew. */
+/* Gives back the memory of bytes that are not read again soon; the next reader fetches them anew.
+ */
 void lr__mapping_release(const lr__mapping *mapping, const void *data, size_t bytes);
 
 /* Whole file or pipe as a NUL-terminated string, at most `limit` bytes; freed by lr__free. */

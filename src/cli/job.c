@@ -29,7 +29,8 @@ int job_begin(cli_job *job, const arg *options, size_t count) {
             "number type of written weights: f32, bf16, f16 or q8_0 [default bf16]",
             .choices = dtype_names),
         ARG("memory", ARG_BYTES, &job->memory, "SIZE",
-            "working memory to aim at, beside the model's files, such as 800M or 4G; compress works "
+            "working memory to aim at, beside the model's files, such as 800M or 4G; compress "
+            "works "
             "block by block to stay within it [default: what is fastest]"),
         ARG("force", ARG_FLAG, &job->force, NULL, "replace an output that exists"),
         ARG("quiet", ARG_FLAG, &job->quiet, NULL, "no progress and no messages but errors"),

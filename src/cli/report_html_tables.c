@@ -87,8 +87,9 @@ void page_comparison(const html_page *page) {
     put_counts(page, "Parameters", "parameters", html_count);
     put_counts(page, "of these in linear modules of the blocks", "linear_parameters", html_count);
     put_counts(page, "Bytes of the weights", "bytes", put_exact);
-    json_object_foreach(json_object_get(page->result, "evaluations"), text, evaluation)
+    json_object_foreach(json_object_get(page->result, "evaluations"), text, evaluation) {
         put_evaluation(page, text, evaluation);
+    }
     fputs("</tbody>\n</table>\n</div>\n</section>\n", out);
 }
 

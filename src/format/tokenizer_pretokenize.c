@@ -132,7 +132,7 @@ static lr_status metaspace(lr__encoder *encoder, size_t level, const char *text,
 static lr_status encode_words(lr__encoder *encoder, lr__text text) {
     size_t start = 0, at = 1;
     while (at < text.size) {
-        const char *hit = memchr(text.data + at, LR__MARK[0], text.size - at);
+        const char *hit = memchr(text.data + at, (unsigned char)LR__MARK[0], text.size - at);
         if (!hit) break;
         at = (size_t)(hit - text.data);
         if (lr__is_mark(text, at) &&
