@@ -8,7 +8,7 @@
 # may be larger by the model's file. A limit of address space would say nothing: OpenBLAS maps 128 MB
 # for each thread and touches little of it, and waits for ever where that is refused.
 set -eu
-command=$1 hidden=${2:-1024} wide=${3:-2816} layers=${4:-60} megabytes=${5:-512}
+command=$1 hidden=${2:-512} wide=${3:-1408} layers=${4:-138} megabytes=${5:-256}
 here=$(dirname "$0")
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/lowrank-memory-XXXXXX")
 trap 'rm -rf "$work"' EXIT
