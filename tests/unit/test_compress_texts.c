@@ -266,7 +266,7 @@ END_TEST
 
 /* --- memory --- */
 
-static size_t alive, peak;
+static _Atomic size_t alive, peak; /* pool threads count too */
 
 static void *counted_realloc(void *block, size_t bytes, void *user) {
     (void)user;
