@@ -1,5 +1,4 @@
-/* dot_stored in vectors of eight. Each number is widened by the arithmetic of widen and joins its
- * sum in the order of dot_tile, so that the bits are theirs. */
+/* Stored types to binary32 in vectors of eight, into memory or straight into products. */
 #include "backend/cpu/level_avx2.h"
 #include "backend/cpu/avx2.h"
 #include "backend/cpu/plain.h"
@@ -9,8 +8,6 @@
 #if defined(__x86_64__)
 
 #include <string.h>
-
-enum { OUTS = 4, PARTS = LR__BLOCK / 8 };
 
 AVX2_INLINE __m256 half_of(const void *at) {
     const unsigned char *bytes = at;
@@ -53,62 +50,34 @@ AVX2_INLINE __m256 load(const int dtype, const int part, const unsigned char *ro
     return _mm256_add_ps(_mm256_mul_ps(half_of(block), levels(nibbles)), half_of(block + 2));
 }
 
-/* The sum of one output, before its lanes are joined. */
-AVX2_INLINE __m256 sum_row(const int dtype, const lr__stored_task *task, int64_t out) {
-    const unsigned char *row = (const unsigned char *)task->w + out * task->row_bytes;
-    const unsigned char *scales =
-        dtype == LR_I8 ? (const unsigned char *)task->scales + out * task->scale_bytes : NULL;
-    __m256 acc = _mm256_setzero_ps();
-    int64_t i = 0, k = task->k;
-    for (; i + LR__BLOCK <= k; i += LR__BLOCK) {
-        lr__ask_ahead(dtype, row, i);
-#pragma GCC unroll 4
-        for (int part = 0; part < PARTS; part++)
-            acc = _mm256_fmadd_ps(avx2_get(task->x + i + 8 * part, 8),
-                                  load(dtype, part, row, scales, i, 8), acc);
-    }
-#pragma GCC unroll 4
-    for (int part = 0; part < PARTS; part++) {
-        int64_t left = k - i - 8 * part;
-        if (left > 0)
-            acc = _mm256_fmadd_ps(avx2_get(task->x + i + 8 * part, left),
-                                  load(dtype, part, row, scales, i, left), acc);
-    }
-    return acc;
+AVX2_INLINE void put_four(float *to, int64_t valid, __m128 sum) {
+    _mm_maskstore_ps(to, _mm256_castsi256_si128(avx2_mask(valid)), sum);
 }
 
-/* Row after row, the order in which memory is read fastest; those past the last output repeat it
- * and are not stored. */
-AVX2_INLINE void tile(const int dtype, const lr__stored_task *task, int64_t out) {
-    int64_t valid = task->outs - out < OUTS ? task->outs - out : OUTS;
-    __m256 acc[OUTS];
-#pragma GCC unroll 4
-    for (int o = 0; o < OUTS; o++)
-        acc[o] = avx2_hold(sum_row(dtype, task, out + (o < valid ? o : valid - 1)));
-    __m128 sum = avx2_sum_four(acc[0], acc[1], acc[2], acc[3]);
-    _mm_maskstore_ps(task->y + out, _mm256_castsi256_si128(avx2_mask(valid)), sum);
+/* Returns how many numbers it has done. */
+AVX2 static size_t widen_f64(const unsigned char *src, size_t n, float *dst) {
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        _mm_storeu_ps(dst + i, _mm256_cvtpd_ps(_mm256_loadu_pd((const void *)(src + 8 * i))));
+    return i;
 }
 
-#define RUN(dtype)                                                                \
-    AVX2 static void run_##dtype(const lr__stored_task *task) {                   \
-        for (int64_t o = 0; o < task->outs; o += OUTS) tile(LR_##dtype, task, o); \
-    }
-RUN(F32)
-RUN(BF16)
-RUN(F16)
-RUN(I8)
-RUN(Q8_0)
-RUN(Q4_1)
+#define LEVEL AVX2
+#define LEVEL_INLINE AVX2_INLINE
+#define VECTOR __m256
+#define LANES 8
+#define zero _mm256_setzero_ps
+#define get avx2_get
+#define put avx2_put
+#define hold avx2_hold
+#define multiply_add _mm256_fmadd_ps
+#define sum_four avx2_sum_four
+#include "backend/cpu/stored_rows.h"
 
-void lr__dot_stored_avx2(const lr__stored_task *task) {
-    switch (task->dtype) {
-    case LR_F32: run_F32(task); break;
-    case LR_BF16: run_BF16(task); break;
-    case LR_F16: run_F16(task); break;
-    case LR_I8: run_I8(task); break;
-    case LR_Q8_0: run_Q8_0(task); break;
-    default: run_Q4_1(task); break;
-    }
+void lr__dot_stored_avx2(const lr__stored_task *task) { dot_stored(task); }
+
+void lr__widen_avx2(int32_t dtype, const void *src, size_t n, float *dst) {
+    widen(dtype, src, n, dst);
 }
 
 #endif

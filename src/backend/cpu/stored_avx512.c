@@ -1,4 +1,4 @@
-/* dot_stored in vectors of sixteen; see stored_avx2.c. */
+/* Stored types to binary32 in vectors of sixteen; see stored_avx2.c. */
 #include "backend/cpu/level_avx512.h"
 #include "backend/cpu/avx512.h"
 #include "backend/cpu/plain.h"
@@ -6,8 +6,6 @@
 #include "tensor/dtype.h"
 
 #if defined(__x86_64__)
-
-enum { OUTS = 4, PARTS = LR__BLOCK / 16 };
 
 AVX512_INLINE __m512 half_of(const void *at) {
     const unsigned char *bytes = at;
@@ -45,62 +43,34 @@ AVX512_INLINE __m512 load(const int dtype, const int part, const unsigned char *
     return _mm512_add_ps(value, half_of(block + 2));
 }
 
-/* The sum of one output, before its lanes are joined. */
-AVX512_INLINE __m512 sum_row(const int dtype, const lr__stored_task *task, int64_t out) {
-    const unsigned char *row = (const unsigned char *)task->w + out * task->row_bytes;
-    const unsigned char *scales =
-        dtype == LR_I8 ? (const unsigned char *)task->scales + out * task->scale_bytes : NULL;
-    __m512 acc = _mm512_setzero_ps();
-    int64_t i = 0, k = task->k;
-    for (; i + LR__BLOCK <= k; i += LR__BLOCK) {
-        lr__ask_ahead(dtype, row, i);
-#pragma GCC unroll 4
-        for (int part = 0; part < PARTS; part++)
-            acc = _mm512_fmadd_ps(avx512_get(task->x + i + 16 * part, 16),
-                                  load(dtype, part, row, scales, i, 16), acc);
-    }
-#pragma GCC unroll 4
-    for (int part = 0; part < PARTS; part++) {
-        int64_t left = k - i - 16 * part;
-        if (left > 0)
-            acc = _mm512_fmadd_ps(avx512_get(task->x + i + 16 * part, left),
-                                  load(dtype, part, row, scales, i, left), acc);
-    }
-    return acc;
+AVX512_INLINE void put_four(float *to, int64_t valid, __m128 sum) {
+    _mm_mask_storeu_ps(to, (__mmask8)avx512_mask(valid), sum);
 }
 
-/* Row after row, the order in which memory is read fastest; those past the last output repeat it
- * and are not stored. */
-AVX512_INLINE void tile(const int dtype, const lr__stored_task *task, int64_t out) {
-    int64_t valid = task->outs - out < OUTS ? task->outs - out : OUTS;
-    __m512 acc[OUTS];
-#pragma GCC unroll 4
-    for (int o = 0; o < OUTS; o++)
-        acc[o] = avx512_hold(sum_row(dtype, task, out + (o < valid ? o : valid - 1)));
-    __m128 sum = avx512_sum_four(acc[0], acc[1], acc[2], acc[3]);
-    _mm_mask_storeu_ps(task->y + out, (__mmask8)avx512_mask(valid), sum);
+/* Returns how many numbers it has done. */
+AVX512 static size_t widen_f64(const unsigned char *src, size_t n, float *dst) {
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(dst + i, _mm512_cvtpd_ps(_mm512_loadu_pd(src + 8 * i)));
+    return i;
 }
 
-#define RUN(dtype)                                                                \
-    AVX512 static void run_##dtype(const lr__stored_task *task) {                 \
-        for (int64_t o = 0; o < task->outs; o += OUTS) tile(LR_##dtype, task, o); \
-    }
-RUN(F32)
-RUN(BF16)
-RUN(F16)
-RUN(I8)
-RUN(Q8_0)
-RUN(Q4_1)
+#define LEVEL AVX512
+#define LEVEL_INLINE AVX512_INLINE
+#define VECTOR __m512
+#define LANES 16
+#define zero _mm512_setzero_ps
+#define get avx512_get
+#define put avx512_put
+#define hold avx512_hold
+#define multiply_add _mm512_fmadd_ps
+#define sum_four avx512_sum_four
+#include "backend/cpu/stored_rows.h"
 
-void lr__dot_stored_avx512(const lr__stored_task *task) {
-    switch (task->dtype) {
-    case LR_F32: run_F32(task); break;
-    case LR_BF16: run_BF16(task); break;
-    case LR_F16: run_F16(task); break;
-    case LR_I8: run_I8(task); break;
-    case LR_Q8_0: run_Q8_0(task); break;
-    default: run_Q4_1(task); break;
-    }
+void lr__dot_stored_avx512(const lr__stored_task *task) { dot_stored(task); }
+
+void lr__widen_avx512(int32_t dtype, const void *src, size_t n, float *dst) {
+    widen(dtype, src, n, dst);
 }
 
 #endif
