@@ -20,8 +20,7 @@ const char *lr__blas_build(void) {
 const char *lr__blas_config(void) { return openblas_get_config(); }
 
 void lr__blas_enter(void) {
-    int is_openmp = openblas_get_parallel() == OPENMP;
-    if (is_openmp) {
+    if (openblas_get_parallel() == OPENMP) {
         if (!caller_depth++) {
             caller_threads = openblas_get_num_threads();
             openblas_set_num_threads(1);
@@ -37,8 +36,7 @@ void lr__blas_enter(void) {
 }
 
 void lr__blas_leave(void) {
-    int is_openmp = openblas_get_parallel() == OPENMP;
-    if (is_openmp) {
+    if (openblas_get_parallel() == OPENMP) {
         if (!--caller_depth) openblas_set_num_threads(caller_threads);
         return;
     }

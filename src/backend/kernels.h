@@ -44,6 +44,7 @@ typedef struct lr__stored_task {
     const float *x; /* [k] */
     const void *w;  /* [outs] rows, row_bytes apart */
     int64_t row_bytes;
+    const int32_t *take; /* [outs] rows of w that make the outputs; NULL: the first ones */
     const void *scales; /* LR_I8: binary16, one for 32 numbers; rows scale_bytes apart */
     int64_t scale_bytes;
     float *y; /* [outs] */

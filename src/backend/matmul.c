@@ -20,6 +20,8 @@ enum {
     TILE_NUMBERS = 1 << 17 /* packed weights of a tile: half a second-level cache of 1 MiB */
 };
 
+static int64_t pieces(int64_t whole, int64_t piece) { return (whole + piece - 1) / piece; }
+
 static size_t row_bytes(const lr__matrix *w) { return lr__dtype_bytes(w->dtype, w->cols); }
 
 lr__matrix lr__matrix_rows(const lr__matrix *w, int64_t row, int64_t rows) {
@@ -100,7 +102,8 @@ static void store_tile(const lr__matmul *m, int64_t token, int64_t tokens, int64
 
 static int is_widened_in_registers(const job *j) {
     const lr__matmul *m = j->m;
-    if (m->tokens != 1 || m->take || m->scale != 1 || m->accumulate) return 0;
+    if (m->tokens != 1 || m->scale != 1 || m->accumulate) return 0;
+    if (m->take && m->take_limit < m->w->rows) return 0;
     switch (m->w->dtype) {
     case LR_F32:
     case LR_BF16:
@@ -117,16 +120,17 @@ static void stored_item(void *work, int64_t index, int32_t thread) {
     const job *j = work;
     const lr__matmul *m = j->m;
     int64_t out = index * BLOCK_OUTS;
-    lr__matrix part =
-        lr__matrix_rows(m->w, out, m->out - out < BLOCK_OUTS ? m->out - out : BLOCK_OUTS);
+    int64_t outs = m->out - out < BLOCK_OUTS ? m->out - out : BLOCK_OUTS;
+    lr__matrix part = m->take ? *m->w : lr__matrix_rows(m->w, out, outs);
     lr__stored_task task = {.dtype = part.dtype,
-                            .outs = part.rows,
+                            .outs = outs,
                             .k = m->in,
                             .x = m->x,
                             .w = part.data,
                             .row_bytes = (int64_t)row_bytes(m->w),
+                            .take = m->take ? m->take + out : NULL,
                             .scales = part.scales,
-                            .scale_bytes = (m->w->cols + 31) / 32 * (int64_t)sizeof(uint16_t),
+                            .scale_bytes = pieces(m->w->cols, 32) * (int64_t)sizeof(uint16_t),
                             .y = m->y + out};
     j->kernels->dot_stored(&task);
 }
@@ -165,7 +169,7 @@ static lr_status take_scratch(job *j, const lr__device *device, lr__arena *arena
 
 static lr_status run_dots(const lr__device *device, lr__arena *arena, const lr__matmul *m) {
     job j = {.m = m, .kernels = device->kernels};
-    int64_t items = (m->out + BLOCK_OUTS - 1) / BLOCK_OUTS;
+    int64_t items = pieces(m->out, BLOCK_OUTS);
     if (is_widened_in_registers(&j)) {
         lr__pool_run(device->pool, items, stored_item, &j);
         return LR_OK;
@@ -210,8 +214,6 @@ static void batch_item(void *work, int64_t index, int32_t thread) {
         .add = m->accumulate};
     j->kernels->multiply_panels(&task);
 }
-
-static int64_t pieces(int64_t whole, int64_t piece) { return (whole + piece - 1) / piece; }
 
 /* Rows by even parts, two for each thread where there are enough; outputs by what the cache holds,
  * which leaves so many tiles that the slower core does not set the time. */

@@ -32,8 +32,7 @@ static char build_info[512];
 
 static void describe_build(void) {
     snprintf(build_info, sizeof build_info,
-             "{\"version\": \"%s\", \"compiler\": \"%s\", \"blas\": \"%s (%s)\", "
-             "\"isa\": \"%s\"}",
+             "{\"version\": \"%s\", \"compiler\": \"%s\", \"blas\": \"%s (%s)\", \"isa\": \"%s\"}",
              lr_version_string(), COMPILER, lr__blas_config(), lr__blas_build(),
              lr__kernels_best()->name);
 }

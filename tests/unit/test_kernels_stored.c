@@ -22,18 +22,32 @@ static void fill(int32_t dtype, unsigned char *w, size_t bytes) {
         w[i] = (unsigned char)(0x38 | (w[i] & 0x83)); /* of moderate size, either sign */
 }
 
-static void widen_row(const lr__kernels *level, const lr__stored_task *task, int64_t out,
+static void widen_row(const lr__kernels *level, const lr__stored_task *task, int64_t at,
                       float *row) {
-    const unsigned char *from = (const unsigned char *)task->w + out * task->row_bytes;
+    const unsigned char *from = (const unsigned char *)task->w + at * task->row_bytes;
     if (task->dtype != LR_I8) {
         level->widen(task->dtype, from, (size_t)task->k, row);
         return;
     }
     for (int64_t i = 0; i < task->k; i++) {
         float scale;
-        const unsigned char *at = (const unsigned char *)task->scales + out * task->scale_bytes;
-        level->widen(LR_F16, at + i / 32 * 2, 1, &scale);
+        const unsigned char *scales = (const unsigned char *)task->scales + at * task->scale_bytes;
+        level->widen(LR_F16, scales + i / 32 * 2, 1, &scale);
         row[i] = scale * (float)((const int8_t *)from)[i];
+    }
+}
+
+static void compare(const lr__kernels *level, const lr__stored_task *task) {
+    float *row = guard_matrix(4, 1, task->k, task->k), expected;
+    level->dot_stored(task);
+    guard_check_front(task->y);
+    for (int64_t o = 0; o < task->outs; o++) {
+        widen_row(level, task, task->take ? task->take[o] : o, row);
+        level->dot_tile(1, 1, task->k, task->x, task->k, row, task->k, &expected, 1);
+        if (guard_bits(expected) != guard_bits(task->y[o]) || !isfinite(expected))
+            ck_abort_msg("%s type %d, %d x %d, output %d: %.9g, expected %.9g", level->name,
+                         task->dtype, (int)task->outs, (int)task->k, (int)o, (double)task->y[o],
+                         (double)expected);
     }
 }
 
@@ -41,23 +55,18 @@ static void check(const lr__kernels *level, int32_t dtype, int64_t outs, int64_t
     int64_t blocks = (k + 31) / 32, bytes = (int64_t)lr__dtype_bytes(dtype, k);
     unsigned char *w = guard_bytes(0, (size_t)(outs * bytes));
     unsigned char *scales = guard_bytes(1, (size_t)(outs * blocks * 2));
-    float *x = guard_vector(2, k), *y = guard_matrix(3, 1, outs, outs), expected;
-    float *row = guard_matrix(4, 1, k, k);
+    float *x = guard_vector(2, k), *y = guard_matrix(3, 1, outs, outs);
     fill(dtype, w, (size_t)(outs * bytes));
     fill(LR_F16, scales, (size_t)(outs * blocks * 2));
     lr__stored_task task = {.dtype = dtype, .outs = outs, .k = k, .x = x, .w = w, .y = y};
     task.row_bytes = bytes;
     task.scales = dtype == LR_I8 ? scales : NULL;
     task.scale_bytes = blocks * 2;
-    level->dot_stored(&task);
-    guard_check_front(y);
-    for (int64_t o = 0; o < outs; o++) {
-        widen_row(level, &task, o, row);
-        level->dot_tile(1, 1, k, x, k, row, k, &expected, 1);
-        if (guard_bits(expected) != guard_bits(y[o]) || !isfinite(expected))
-            ck_abort_msg("%s type %d, %d x %d, output %d: %.9g, expected %.9g", level->name, dtype,
-                         (int)outs, (int)k, (int)o, (double)y[o], (double)expected);
-    }
+    compare(level, &task);
+    int32_t backwards[64];
+    for (int32_t o = 0; o < outs; o++) backwards[o] = (int32_t)outs - 1 - o;
+    task.take = backwards;
+    compare(level, &task);
 }
 
 START_TEST(equals_widen_and_dot_tile) {

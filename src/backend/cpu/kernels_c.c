@@ -156,13 +156,13 @@ static void dot_tile(int64_t rows, int64_t outs, int64_t k, const float *x, int6
 }
 
 /* Numbers i .. i + n - 1 of a stored row, i a multiple of 32. */
-static void widen_piece(const lr__stored_task *task, int64_t out, int64_t i, int64_t n, float *w) {
-    const unsigned char *row = (const unsigned char *)task->w + out * task->row_bytes;
+static void widen_piece(const lr__stored_task *task, int64_t at, int64_t i, int64_t n, float *w) {
+    const unsigned char *row = (const unsigned char *)task->w + at * task->row_bytes;
     if (task->dtype != LR_I8) {
         lr__widen_c(task->dtype, row + lr__dtype_bytes(task->dtype, i), (size_t)n, w);
         return;
     }
-    const unsigned char *scales = (const unsigned char *)task->scales + out * task->scale_bytes;
+    const unsigned char *scales = (const unsigned char *)task->scales + at * task->scale_bytes;
     float scale = lr__half_widen(load_u16(scales + i / LR__BLOCK * 2));
     for (int64_t j = 0; j < n; j++) w[j] = scale * (float)(signed char)row[i + j];
 }
@@ -172,7 +172,7 @@ static void dot_stored(const lr__stored_task *task) {
         float lane[LANES] = {0}, w[LR__BLOCK];
         for (int64_t i = 0; i < task->k; i += LR__BLOCK) {
             int64_t n = task->k - i < LR__BLOCK ? task->k - i : LR__BLOCK;
-            widen_piece(task, o, i, n, w);
+            widen_piece(task, task->take ? task->take[o] : o, i, n, w);
             for (int64_t j = 0; j < n; j++) lane[j % LANES] += task->x[i + j] * w[j];
         }
         task->y[o] = join(lane);

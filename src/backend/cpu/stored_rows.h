@@ -12,9 +12,10 @@ enum { OUTS = 4, PARTS = LR__BLOCK / LANES };
 
 /* The sum of one output, before its lanes are joined, in the order of dot_tile. */
 LEVEL_INLINE VECTOR sum_row(const int dtype, const lr__stored_task *task, int64_t out) {
-    const unsigned char *row = (const unsigned char *)task->w + out * task->row_bytes;
+    int64_t at = task->take ? task->take[out] : out;
+    const unsigned char *row = (const unsigned char *)task->w + at * task->row_bytes;
     const unsigned char *scales =
-        dtype == LR_I8 ? (const unsigned char *)task->scales + out * task->scale_bytes : NULL;
+        dtype == LR_I8 ? (const unsigned char *)task->scales + at * task->scale_bytes : NULL;
     VECTOR acc = zero();
     int64_t i = 0, k = task->k;
     for (; i + LR__BLOCK <= k; i += LR__BLOCK) {
