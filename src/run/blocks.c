@@ -417,8 +417,9 @@ lr_status lr_compress_texts(lr_model *model, const lr_plan *plan, const lr_text 
     LR_TRY(lr_model_clone(&b.draft, model));
     b.graph = lr__model_graph(b.draft);
     LR_TRY(find_items(&b));
-    LR_TRY(lr__work_begin(&b));
     LR_TRY(lr__blocks_allot(&b));
+    LR_TRY(lr__work_begin(&b));
+    LR_TRY(lr__blocks_make(&b));
     for (; b.layer < lr__blocks_layers(&b); b.layer++) LR_TRY(compress_block(&b));
     after = lr__model_graph(b.draft);
     LR_TRY(lr__model_merge(model, b.graph, after));

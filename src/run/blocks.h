@@ -32,6 +32,8 @@ typedef struct lr__blocks {
     float *rows;               /* of a batch of a stream */
     float *seen;               /* inputs of a group in the dense model, for a batch */
     uint64_t memory, held;     /* 0: any; bytes held through the run */
+    uint64_t stream;           /* bytes of one stream */
+    const char *folder;        /* of the streams' files; NULL: they are in memory */
     lr_compress_event events[LR__BLOCK_LINEARS]; /* of this block */
     int32_t event_count, layer, pass;
 } lr__blocks;
@@ -50,9 +52,11 @@ int32_t lr__blocks_planned(const lr__blocks *b, int32_t layer, int32_t first, in
 /* Remembers an event and passes it on. */
 lr_status lr__blocks_note(lr__blocks *b, const lr_compress_event *event);
 
-/* blocks_memory.c: sizes the batches and makes streams and buffers. LR_E_INVALID when the least
- * work does not fit. */
+/* blocks_memory.c: sizes batches and streams and makes nothing, so that a refusal leaves nothing.
+ * LR_E_INVALID when the least work does not fit. */
 lr_status lr__blocks_allot(lr__blocks *b);
+/* The streams, perhaps in the work folder, and the buffers. */
+lr_status lr__blocks_make(lr__blocks *b);
 /* The group behind the last one whose statistics fit beside those of `first`. */
 int32_t lr__blocks_fitting(const lr__blocks *b, int32_t layer, int32_t first);
 /* What is left to factorise with beside the statistics of the groups; 0: any. */

@@ -112,42 +112,49 @@ static lr_status too_little(const lr__blocks *b, uint64_t least, int32_t layer, 
 }
 
 /* Streams in memory when that leaves enough, else in files. */
-static lr_status place_streams(lr__blocks *b, uint64_t stream) {
-    lr_status status = LR_OK;
-    int32_t layer = 0, group = 0, uses_dense = b->sequential != LR__SEQUENTIAL_SHIFT,
-            uses_behind = b->sequential != LR__SEQUENTIAL_NONE;
-    uint64_t both = stream * (uint64_t)(uses_dense + uses_behind);
-    const char *folder = b->opts.work ? b->opts.work : getenv("TMPDIR");
+static lr_status place_streams(lr__blocks *b) {
+    int32_t layer = 0, group = 0,
+            count =
+                (b->sequential != LR__SEQUENTIAL_SHIFT) + (b->sequential != LR__SEQUENTIAL_NONE);
+    uint64_t both = b->stream * (uint64_t)count;
     b->held += both;
     if (!b->memory ||
         (both <= b->memory / SHARE_OF_STREAMS && least_memory(b, &layer, &group) <= b->memory))
-        folder = NULL;
-    else {
-        b->held -= both;
-        uint64_t least = least_memory(b, &layer, &group);
-        if (least > b->memory) return too_little(b, least, layer, group);
-        if (!folder) folder = "/tmp";
-    }
-    if (uses_dense) LR_TRY(lr__spill_new(&b->dense, stream, folder));
-    if (uses_behind) LR_TRY(lr__spill_new(&b->behind, stream, folder));
-done:
-    return status;
+        return LR_OK;
+    b->held -= both;
+    uint64_t least = least_memory(b, &layer, &group);
+    if (least > b->memory) return too_little(b, least, layer, group);
+    b->folder = b->opts.work ? b->opts.work : getenv("TMPDIR");
+    if (!b->folder) b->folder = "/tmp";
+    return LR_OK;
+}
+
+/* Numbers of a token that the buffer of inputs holds. */
+static uint64_t seen_width(const lr__blocks *b) {
+    return b->sequential == LR__SEQUENTIAL_ANCHORED ? (uint64_t)widest(b) : 0;
 }
 
 lr_status lr__blocks_allot(lr__blocks *b) {
-    lr_status status = LR_OK;
     uint64_t hidden = (uint64_t)b->model->origin->config.hidden_size;
-    uint64_t seen = b->sequential == LR__SEQUENTIAL_ANCHORED ? (uint64_t)widest(b) : 0;
-    uint64_t stream, each, buffers = (hidden + seen) * sizeof(float);
+    uint64_t buffers = (hidden + seen_width(b)) * sizeof(float);
+    uint64_t each = lr__token_bytes(b->model) + buffers;
     int32_t layer = 0, group = 0;
     b->memory = b->model->ctx->opts.memory;
     b->tokens = lr__texts_tokens(b->texts, b->text_count);
-    each = lr__token_bytes(b->model) + buffers;
     size_batch(b, b->memory ? b->memory / SHARE_OF_BATCH / each : BATCH_TOKENS, buffers);
     if (b->memory && least_memory(b, &layer, &group) > b->memory) size_batch(b, 0, buffers);
-    LR_FAIL_IF(__builtin_mul_overflow((uint64_t)b->tokens, hidden * sizeof(float), &stream),
-               LR_E_INVALID, "%lld tokens are too many", (long long)b->tokens);
-    LR_TRY(place_streams(b, stream));
+    if (__builtin_mul_overflow((uint64_t)b->tokens, hidden * sizeof(float), &b->stream))
+        return lr__fail(LR_E_INVALID, "%lld tokens are too many", (long long)b->tokens);
+    return place_streams(b);
+}
+
+lr_status lr__blocks_make(lr__blocks *b) {
+    lr_status status = LR_OK;
+    size_t hidden = (size_t)b->model->origin->config.hidden_size, seen = (size_t)seen_width(b);
+    if (b->sequential != LR__SEQUENTIAL_SHIFT)
+        LR_TRY(lr__spill_new(&b->dense, b->stream, b->folder));
+    if (b->sequential != LR__SEQUENTIAL_NONE)
+        LR_TRY(lr__spill_new(&b->behind, b->stream, b->folder));
     LR_TRY(lr__new_aligned(&b->rows, (size_t)b->batch * hidden, sizeof *b->rows));
     if (seen) LR_TRY(lr__new_aligned(&b->seen, (size_t)b->batch * seen, sizeof *b->seen));
 done:

@@ -80,6 +80,7 @@ START_TEST(requests_that_make_no_sense) {
     RUN_FAILS(2, "memory of 1.0 MB is too little", "compress", cli_model(), "--keep=.5", "--out",
               scratch_path("small"), "--self-text=0", "--text", cli_text(), "--window=16",
               "--memory=1M");
+    ck_assert(!cli_exists(scratch_path(".small.lowrank-work")));
 }
 END_TEST
 

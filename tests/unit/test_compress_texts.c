@@ -313,6 +313,12 @@ static lr_model *open_with_memory(const char *path, uint64_t memory) {
     return made;
 }
 
+static int exists(const char *folder, const char *name) {
+    char path[700];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return access(path, F_OK) == 0;
+}
+
 static lr_status squeeze(const char *path, uint64_t memory, const char *way, const char *work,
                          lr_model **out) {
     static int32_t text[LONG_TEXT];
@@ -351,6 +357,7 @@ START_TEST(little_memory_the_same_factors) {
     ck_assert_ptr_nonnull(needs);
     ck_assert_int_eq(sscanf(needs, " needs %lf MB", &megabytes), 1);
     lr_model_free(squeezed);
+    ck_assert(!exists(scratch, "work"));
     least = (uint64_t)(megabytes * 1e6) + 200000;
     CHECK_OK(squeeze(path, least, way, work, &squeezed));
     ck_assert_msg(peak <= least, "%zu of %llu bytes used", peak, (unsigned long long)least);
@@ -359,18 +366,17 @@ START_TEST(little_memory_the_same_factors) {
     ck_assert(distance(free_model, squeezed) < 1e-4);
     lr_model_free(free_model);
     lr_model_free(squeezed);
+    /* what is refused drops no work of another run */
+    CHECK_FAILS(squeeze(path, 3000000, ways[(_i + 1) % 3], work, &squeezed), LR_E_INVALID,
+                "memory of 3.0 MB");
+    lr_model_free(squeezed);
+    ck_assert(exists(work, "model.layers.0.safetensors"));
     ck_assert_uint_eq(alive, 0);
     lr_set_alloc(NULL);
 }
 END_TEST
 
 /* --- interruptions --- */
-
-static int exists(const char *folder, const char *name) {
-    char path[700];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return access(path, F_OK) == 0;
-}
 
 START_TEST(goes_on_where_it_was_killed) {
     lr_plan *plan = plan_of(ranks);
