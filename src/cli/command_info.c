@@ -1,5 +1,6 @@
 /* lowrank info: sizes and modules. */
 #include "cli/job.h"
+#include "cli/types.h"
 
 #include <string.h>
 
@@ -95,6 +96,7 @@ int command_info(cli_job *job) {
     TRY(put_sizes(job->result, model));
     TRY(put_modules(job->result, model));
     TRY(put_config(job->result, model));
+    TRY(types_report(job->result));
     TRY(job_report(job));
 done:
     lr_model_free(model);

@@ -6,8 +6,8 @@
 
 static const cli_command commands[] = {
     {"info", command_info, "MODEL [options]", "what a model is made of",
-     "Shows the sizes of a model and the form of each of its linear modules. Nothing is computed "
-     "and nothing is changed.",
+     "Shows the sizes of a model and the form of each of its linear modules, and of a compressed "
+     "one the ranks, storage and kept share by type. Nothing is computed and nothing is changed.",
      "lowrank info SmolLM2-135M-Instruct.Q4_1.gguf"},
     {"tokenize", command_tokenize, "MODEL --text FILE [options]", "a text as token ids",
      "Encodes a text with the tokenizer of a model. The text of special tokens becomes the special "

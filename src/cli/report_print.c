@@ -70,12 +70,34 @@ static int is_pair(const json_t *value) {
            json_object_get(value, "after");
 }
 
+/* A line of a table: what is summed up of many. */
+static int is_row(const json_t *value) { return json_object_get(value, "median_rank") != NULL; }
+
 /* Whether the value begins on the line after its key. */
 static int stands_below(const json_t *value) {
     if (json_is_string(value))
         return memchr(json_string_value(value), '\n', json_string_length(value)) != NULL;
     if (json_is_array(value)) return json_is_string(json_array_get(value, 0));
-    return json_is_object(value) && json_object_size(value) <= MEMBERS_SHOWN && !is_pair(value);
+    return json_is_object(value) && json_object_size(value) <= MEMBERS_SHOWN && !is_pair(value) &&
+           !is_row(value);
+}
+
+static int print_key(const char *key, int is_name) {
+    int length = 0;
+    for (; key[length]; length++) putchar(key[length] == '_' && !is_name ? ' ' : key[length]);
+    return length;
+}
+
+static void print_row(const json_t *row) {
+    const char *key, *before = "";
+    json_t *value;
+    json_object_foreach((json_t *)row, key, value) {
+        fputs(before, stdout);
+        print_key(key, 0);
+        putchar(' ');
+        print_scalar(key, value, 0);
+        before = ", ";
+    }
 }
 
 /* Ids are names, not quantities: no separators. */
@@ -117,6 +139,8 @@ static void print_value(const char *key, const json_t *value, int depth) {
         print_scalar(key, json_object_get(value, "before"), depth);
         fputs(" -> ", stdout);
         print_scalar(key, json_object_get(value, "after"), depth);
+    } else if (is_row(value)) {
+        print_row(value);
     } else if (json_object_size(value) > MEMBERS_SHOWN) {
         printf("%zu, listed with --json", json_object_size(value));
     } else if (json_is_object(value)) {
@@ -140,22 +164,16 @@ static int widest(const json_t *object) {
     return width;
 }
 
-/* Names of modules stay as they are. */
-static int print_key(const char *key) {
-    int length = 0, is_name = strchr(key, '.') != NULL;
-    for (; key[length]; length++) putchar(key[length] == '_' && !is_name ? ' ' : key[length]);
-    putchar(':');
-    return length;
-}
-
-/* `unit` is the key of the object: in "seconds" every member is in seconds. */
+/* `unit` is the key of the object: in "seconds" every member is in seconds. Names of modules and of
+ * their types stay as they are. */
 static void print_members(const json_t *object, const char *unit, int depth) {
     int width = widest(object);
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)object, key, value) {
         print_indent(depth);
-        int length = print_key(key);
+        int length = print_key(key, strchr(key, '.') != NULL || is_row(value));
+        putchar(':');
         if (!stands_below(value)) printf("%*s", 1 + (length < width ? width - length : 0), "");
         int is_inherited = strstr(unit, "seconds") || strstr(unit, "bytes");
         print_value(is_inherited ? unit : key, value, depth);

@@ -15,6 +15,48 @@ START_TEST(info_counts_a_model) {
     ck_assert_double_eq(cli_number("linears.dense"), 15);
     ck_assert_uint_eq(json_array_size(cli_member("modules")), 15);
     ck_assert_str_eq(json_string_value(cli_member("config.model_type")), "llama");
+    ck_assert_ptr_null(json_object_get(run.json, "types"));
+}
+END_TEST
+
+static void compress_by_hand(const char *storage, const char *ranks) {
+    RUN_JSON("compress", cli_model(), "--method", "svd", "--storage", storage, "--ranks", ranks,
+             "--out", scratch_path("small"), "--force");
+}
+
+static void check_type(const char *type, const char *storage, int least, int most, double kept) {
+    const json_t *row = json_object_get(cli_member("types"), type);
+    ck_assert_str_eq(json_string_value(json_object_get(row, "storage")), storage);
+    ck_assert_int_eq(json_integer_value(json_object_get(row, "modules")), 2);
+    ck_assert_int_eq(json_integer_value(json_object_get(row, "least_rank")), least);
+    ck_assert_int_eq(json_integer_value(json_object_get(row, "median_rank")), least);
+    ck_assert_int_eq(json_integer_value(json_object_get(row, "most_rank")), most);
+    ck_assert_double_eq_tol(json_real_value(json_object_get(row, "kept")), kept, 1e-12);
+}
+
+/* Shares by hand: of q [96, 96], k [32, 96] and up [64, 96], in two blocks. */
+START_TEST(info_tells_what_became_of_each_type) {
+    compress_by_hand("two-factor", "{\"model.layers.0.self_attn.q_proj\": 20,"
+                                   "\"model.layers.1.self_attn.q_proj\": 10,"
+                                   "\"model.layers.1.mlp.up_proj\": 7}");
+    RUN_JSON("info", scratch_path("small"));
+    check_type("q_proj", "two-factor", 10, 20, (20 + 10) * (96 + 96) / (2. * 96 * 96));
+    check_type("k_proj", "dense", 32, 32, 1);
+    check_type("up_proj", "mixed", 7, 64, (7 * (64 + 96) / (64. * 96) + 1) / 2);
+    ck_assert_uint_eq(json_object_size(cli_member("types")), 7);
+    ck_assert_double_eq_tol(cli_number("kept_linear") * 86016, cli_number("linear_parameters"),
+                            1e-6);
+    compress_by_hand("shared", "{\"{q,k,v}_proj\": 6, \"up_proj\": 7}");
+    RUN_JSON("info", scratch_path("small"));
+    check_type("q_proj", "shared", 6, 6, 6 * (96 + 96 / 3) / (96. * 96));
+    check_type("k_proj", "shared", 6, 6, 6 * (32 + 96 / 3) / (32. * 96));
+    check_type("up_proj", "two-factor", 7, 7, 7 * (64 + 96) / (64. * 96));
+    ck_assert_double_eq_tol(cli_number("kept_linear") * 86016, cli_number("linear_parameters"),
+                            1e-6);
+    compress_by_hand("pivot", "{\"k_proj\": 6}");
+    RUN(0, "info", scratch_path("small"));
+    ck_assert_ptr_nonnull(strstr(run.out, "\n  k_proj:    modules 2, storage pivot, least rank 6, "
+                                          "median rank 6, most rank 6, kept 0.23828\n"));
 }
 END_TEST
 
@@ -448,6 +490,7 @@ Suite *cli_suite(void) {
     TCase *forms = tcase_create("forms");
     tcase_add_checked_fixture(forms, cli_setup, cli_teardown);
     tcase_add_test(forms, info_counts_a_model);
+    tcase_add_test(forms, info_tells_what_became_of_each_type);
     tcase_add_test(forms, people_get_aligned_lines);
     tcase_add_test(forms, tokenize_gives_the_golden_ids);
     tcase_add_test(forms, text_may_hold_nul);
