@@ -10,6 +10,8 @@
 #include <lowrank/session.h>
 
 #include <dirent.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 enum { TOKENS = 7 };
 
@@ -88,6 +90,22 @@ static inline int entries(void) {
     while (readdir(folder)) count++;
     closedir(folder);
     return count;
+}
+
+/* Where no file may be beyond 12,000 bytes: a sentence that holds `words`, and nothing is left. */
+static inline void check_full_disk(lr_status (*save_as)(const lr_model *, const char *, int32_t,
+                                                        int),
+                                   const char *name, const char *words) {
+    const struct rlimit little = {12000, RLIM_INFINITY}, all = {RLIM_INFINITY, RLIM_INFINITY};
+    lr_model *model = open_model(model_path("llama-f32"));
+    signal(SIGXFSZ, SIG_IGN);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &little), 0);
+    lr_status status = save_as(model, scratch_path(name), LR_F32, 0);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &all), 0);
+    ck_assert_int_eq(status, LR_E_IO);
+    ck_assert_ptr_nonnull(strstr(lr_last_error(), words));
+    ck_assert_int_eq(entries(), 0);
+    lr_model_free(model);
 }
 
 /* --- what a number becomes --- */

@@ -2,9 +2,6 @@
 #include "faults.h"
 #include "save_fixture.h"
 
-#include <signal.h>
-#include <sys/resource.h>
-
 static const char *const goldens[] = {"llama-f32",
                                       "llama-f16",
                                       "llama-tied",
@@ -452,17 +449,7 @@ START_TEST(existing_output) {
 }
 END_TEST
 
-START_TEST(full_disk) {
-    const struct rlimit little = {12000, RLIM_INFINITY}, all = {RLIM_INFINITY, RLIM_INFINITY};
-    lr_model *model = open_model(model_path("llama-f32"));
-    signal(SIGXFSZ, SIG_IGN);
-    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &little), 0);
-    lr_status status = save_gguf(model, scratch_path("out.gguf"), LR_F32, 0);
-    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &all), 0);
-    ck_assert_int_eq(status, LR_E_IO);
-    ck_assert_int_eq(entries(), 0);
-    lr_model_free(model);
-}
+START_TEST(full_disk) { check_full_disk(save_gguf, "out.gguf", "out.gguf"); }
 END_TEST
 
 START_TEST(without_memory) {

@@ -5,9 +5,6 @@
 #include "format/config.h"
 #include "model/save.h"
 
-#include <signal.h>
-#include <sys/resource.h>
-
 static const char *const goldens[] = {
     "llama-f32",   "llama-f16",       "llama-tied", "llama-bias-sharded", "mistral-window",
     "qwen2",       "qwen2-window",    "qwen3",      "rope-linear",        "rope-linear-new",
@@ -428,18 +425,7 @@ START_TEST(test_existing_output) {
 }
 END_TEST
 
-START_TEST(test_full_disk) {
-    const struct rlimit little = {12000, RLIM_INFINITY}, all = {RLIM_INFINITY, RLIM_INFINITY};
-    lr_model *model = open_model(model_path("llama-f32"));
-    signal(SIGXFSZ, SIG_IGN);
-    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &little), 0);
-    lr_status status = save(model, scratch_path("out"), LR_F32, 0);
-    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &all), 0);
-    ck_assert_int_eq(status, LR_E_IO);
-    ck_assert_ptr_nonnull(strstr(lr_last_error(), "model.safetensors"));
-    ck_assert_int_eq(entries(), 0);
-    lr_model_free(model);
-}
+START_TEST(test_full_disk) { check_full_disk(save, "out", "model.safetensors"); }
 END_TEST
 
 static int32_t stop_at(const char *stage, int64_t done, int64_t total, void *user) {
