@@ -32,6 +32,32 @@ static inline int64_t parameters_of(const lr_model *model) {
     return info.parameters;
 }
 
+/* Freed by the caller. */
+static inline lr_linear *linear_of(const lr_model *model, const char *name) {
+    lr_linear *linear;
+    CHECK_OK(lr_model_find_linear(model, name, &linear));
+    return linear;
+}
+
+/* The matrix of a module, and its bias in the last column: [out, in + 1]; freed by the caller. */
+static inline double *matrix_of(const lr_model *model, const char *name) {
+    lr_linear *linear = linear_of(model, name);
+    int64_t m = lr_linear_out(linear), n = lr_linear_in(linear);
+    float *dense = malloc((size_t)(m * n) * sizeof *dense);
+    float *bias = malloc((size_t)m * sizeof *bias);
+    double *matrix = malloc((size_t)(m * (n + 1)) * sizeof *matrix);
+    CHECK_OK(lr_linear_densify(linear, dense));
+    CHECK_OK(lr_linear_bias(linear, bias));
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = 0; j < n; j++) matrix[i * (n + 1) + j] = dense[i * n + j];
+        matrix[i * (n + 1) + n] = bias[i];
+    }
+    free(dense);
+    free(bias);
+    lr_linear_free(linear);
+    return matrix;
+}
+
 /* All inputs and outputs of one module, token after token. */
 typedef struct capture {
     char module[64];

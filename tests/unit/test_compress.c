@@ -119,31 +119,6 @@ static lr_model *compressed(const lr_plan *plan, const char *method, events *all
     return copy;
 }
 
-static lr_linear *module_of(const lr_model *target, const char *name) {
-    lr_linear *linear;
-    CHECK_OK(lr_model_find_linear(target, name, &linear));
-    return linear;
-}
-
-/* The matrix of a module, and its bias in the last column: [out, in + 1]. */
-static double *matrix_of(const lr_model *target, const char *name) {
-    lr_linear *linear = module_of(target, name);
-    int64_t m = lr_linear_out(linear), n = lr_linear_in(linear);
-    float *dense = malloc((size_t)(m * n) * sizeof *dense);
-    float *bias = malloc((size_t)m * sizeof *bias);
-    double *matrix = malloc((size_t)(m * (n + 1)) * sizeof *matrix);
-    CHECK_OK(lr_linear_densify(linear, dense));
-    CHECK_OK(lr_linear_bias(linear, bias));
-    for (int64_t i = 0; i < m; i++) {
-        for (int64_t j = 0; j < n; j++) matrix[i * (n + 1) + j] = dense[i * n + j];
-        matrix[i * (n + 1) + n] = bias[i];
-    }
-    free(dense);
-    free(bias);
-    lr_linear_free(linear);
-    return matrix;
-}
-
 /* E (x; 1) for all captured tokens: [out, tokens] of a [out, in + 1]. */
 static double *outputs_of(const double *matrix, const capture *c) {
     double *y = calloc((size_t)(c->out * c->tokens), sizeof *y);
@@ -238,7 +213,7 @@ static void check_method(int method) {
         CHECK_NEAR(event->measured, event->predicted, 1e-6 * total);
         CHECK_NEAR(loss_of(copy, c, method), event->predicted, 1e-5 * total);
         free(squares);
-        lr_linear *linear = module_of(copy, all.names[e]);
+        lr_linear *linear = linear_of(copy, all.names[e]);
         int is_pivot = !strcmp(storage, "pivot") && event->rank * event->rank > c->out;
         ck_assert_int_eq(lr_linear_kind(linear), is_pivot ? LR_LINEAR_PIVOT : LR_LINEAR_LOW_RANK);
         ck_assert_str_eq(event->storage, is_pivot ? "pivot" : "two-factor");
@@ -627,10 +602,10 @@ START_TEST(test_rank_zero) {
     check_untouched(before);
     lr_plan_free(plan);
     plan = plan_of("{\"*\": 5, \"o_proj\": 0}");
-    lr_linear *linear = module_of(model, dense), *same;
+    lr_linear *linear = linear_of(model, dense), *same;
     CHECK_OK(run(model, plan, "pca", &all));
     ck_assert_int_eq(all.count, 12);
-    same = module_of(model, dense);
+    same = linear_of(model, dense);
     ck_assert_ptr_eq(same, linear);
     lr_linear_free(same);
     lr_linear_free(linear);
@@ -647,8 +622,8 @@ START_TEST(test_bias_kept) {
         lr_model *copy = compressed(plan, methods[k], NULL);
         for (int i = 0; i < seen->count; i++) {
             float bias[64] = {0}, now[64] = {0};
-            lr_linear *a = module_of(model, seen->items[i].module);
-            lr_linear *b = module_of(copy, seen->items[i].module);
+            lr_linear *a = linear_of(model, seen->items[i].module);
+            lr_linear *b = linear_of(copy, seen->items[i].module);
             CHECK_OK(lr_linear_bias(a, bias));
             CHECK_OK(lr_linear_bias(b, now));
             ck_assert_int_eq(!memcmp(bias, now, sizeof bias), k != AFM);

@@ -80,29 +80,8 @@ static lr_model *compressed(const lr_plan *plan, const lr_compress_opts *opts, n
     return copy;
 }
 
-/* Weight and, in the last column, bias. */
-static double *matrix_of(const lr_model *target, const char *name) {
-    lr_linear *linear;
-    CHECK_OK(lr_model_find_linear(target, name, &linear));
-    int64_t m = lr_linear_out(linear), n = lr_linear_in(linear);
-    float *dense = malloc((size_t)(m * n) * sizeof *dense);
-    float *bias = malloc((size_t)m * sizeof *bias);
-    double *matrix = malloc((size_t)(m * (n + 1)) * sizeof *matrix);
-    CHECK_OK(lr_linear_densify(linear, dense));
-    CHECK_OK(lr_linear_bias(linear, bias));
-    for (int64_t i = 0; i < m; i++) {
-        for (int64_t j = 0; j < n; j++) matrix[i * (n + 1) + j] = dense[i * n + j];
-        matrix[i * (n + 1) + n] = bias[i];
-    }
-    free(dense);
-    free(bias);
-    lr_linear_free(linear);
-    return matrix;
-}
-
 static int64_t numbers_of(const lr_model *target, const char *name) {
-    lr_linear *linear;
-    CHECK_OK(lr_model_find_linear(target, name, &linear));
+    lr_linear *linear = linear_of(target, name);
     int64_t count = lr_linear_out(linear) * (lr_linear_in(linear) + 1);
     lr_linear_free(linear);
     return count;
