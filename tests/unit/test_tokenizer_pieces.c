@@ -1,5 +1,6 @@
 /* SentencePiece's BPE: ids and texts of the tokenizers package for the forms of tokenizer.json, ids
  * of sentencepiece for a GGUF, and for other vocabularies a search written without ranks. */
+#include "gguf_bytes.h"
 #include "tokenizer_fixture.h"
 
 #include <time.h>
@@ -179,25 +180,6 @@ static size_t encode_plainly(const vocabulary *v, const char *text, size_t size,
     return count;
 }
 
-static struct {
-    unsigned char bytes[16384];
-    size_t size;
-} file;
-
-static void put(const void *data, size_t size) {
-    ck_assert_uint_le(file.size + size, sizeof file.bytes);
-    memcpy(file.bytes + file.size, data, size);
-    file.size += size;
-}
-
-static void put_u32(uint32_t value) { put(&value, 4); }
-static void put_u64(uint64_t value) { put(&value, 8); }
-
-static void put_text(const char *text) {
-    put_u64(strlen(text));
-    put(text, strlen(text));
-}
-
 static void put_array(const char *key, uint32_t type, int32_t count) {
     put_text(key);
     put_u32(LR__GGUF_ARRAY);
@@ -207,8 +189,7 @@ static void put_array(const char *key, uint32_t type, int32_t count) {
 
 static lr_status open_vocabulary(lr_tokenizer **out, const vocabulary *v, int32_t scores) {
     static const unsigned char no = 0;
-    file.size = 0;
-    put("GGUF\3\0\0\0\0\0\0\0\0\0\0\0", 16);
+    put_head();
     put_u64(5);
     put_text("tokenizer.ggml.model");
     put_u32(LR__GGUF_STRING);
@@ -222,8 +203,7 @@ static lr_status open_vocabulary(lr_tokenizer **out, const vocabulary *v, int32_
     put(v->types, (size_t)v->count * sizeof *v->types);
     put_array("tokenizer.ggml.scores", LR__GGUF_F32, scores);
     put(v->scores, (size_t)scores * sizeof *v->scores);
-    lr__gguf *gguf = NULL;
-    CHECK_OK(lr__gguf_open(&gguf, scratch_memory(file.bytes, file.size), 1));
+    lr__gguf *gguf = open_bytes();
     lr_status status = lr__tokenizer_from_gguf(out, gguf);
     lr__gguf_free(gguf);
     return status;
