@@ -1,11 +1,12 @@
 /*
  * Problems with explicit inputs X, and oracles that use X itself: a one-sided Jacobi SVD of W X
- * (Hestenes 1958) and losses by plain loops. Nothing here calls BLAS, LAPACK or the library.
+ * and losses by plain loops. Nothing here calls BLAS, LAPACK or the library.
  */
 #ifndef TEST_FACTOR_FIXTURE_H
 #define TEST_FACTOR_FIXTURE_H
 
 #include "compress/factor_basis.h"
+#include "jacobi.h"
 
 #include <check.h>
 #include <math.h>
@@ -179,44 +180,6 @@ static inline int64_t next_rank(int64_t rank, int64_t full) {
 }
 
 static inline int64_t fixture_full(const fixture *f) { return f->m < f->n ? f->m : f->n; }
-
-/* Squares of the singular values of a [rows, cols], descending, min(rows, cols) of them; a is
- * lost. Rows are rotated until they are orthogonal. */
-static inline double *jacobi_squares(double *a, int64_t rows, int64_t cols) {
-    double *squares = zeros(rows);
-    for (int sweep = 0, turned = 1; turned && sweep < 60; sweep++) {
-        turned = 0;
-        for (int64_t p = 0; p < rows; p++)
-            for (int64_t q = p + 1; q < rows; q++) {
-                double *x = a + p * cols, *y = a + q * cols, xx = 0, yy = 0, xy = 0;
-                for (int64_t k = 0; k < cols; k++) {
-                    xx += x[k] * x[k];
-                    yy += y[k] * y[k];
-                    xy += x[k] * y[k];
-                }
-                if (fabs(xy) <= 1e-15 * sqrt(xx) * sqrt(yy)) continue;
-                turned = 1;
-                double zeta = (yy - xx) / (2 * xy);
-                double t = copysign(1, zeta) / (fabs(zeta) + hypot(1, zeta));
-                double c = 1 / hypot(1, t), s = c * t;
-                for (int64_t k = 0; k < cols; k++) {
-                    double kept = x[k];
-                    x[k] = c * kept - s * y[k];
-                    y[k] = s * kept + c * y[k];
-                }
-            }
-    }
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t k = 0; k < cols; k++) squares[i] += a[i * cols + k] * a[i * cols + k];
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = i + 1; j < rows; j++)
-            if (squares[j] > squares[i]) {
-                double kept = squares[i];
-                squares[i] = squares[j];
-                squares[j] = kept;
-            }
-    return squares;
-}
 
 /* a [m, n] times X, less its own mean over the tokens when centred. */
 static inline double *times_x(const fixture *f, const double *a, int centred) {

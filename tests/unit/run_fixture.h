@@ -1,4 +1,4 @@
-/* Golden models, the inputs their modules see, and sums and spectra by plain loops. */
+/* Golden models, the inputs their modules see, and sums by plain loops. */
 #ifndef TESTS_RUN_FIXTURE_H
 #define TESTS_RUN_FIXTURE_H
 
@@ -177,42 +177,6 @@ static inline void check_stats(const lr_stats *stats, const capture *c, const ch
     free(mean);
     free(got);
     free(got_mean);
-}
-
-/* Squares of the singular values of a [rows, cols], rows of them in any order, by one-sided Jacobi
- * rotations of its rows (Hestenes 1958); a is lost. */
-static inline double *row_squares(double *a, int64_t rows, int64_t cols) {
-    double *squares = calloc((size_t)rows, sizeof *squares);
-    for (int sweep = 0, turned = 1; turned && sweep < 60; sweep++) {
-        turned = 0;
-        for (int64_t p = 0; p < rows; p++)
-            for (int64_t q = p + 1; q < rows; q++) {
-                double *x = a + p * cols, *y = a + q * cols, xx = 0, yy = 0, xy = 0;
-                for (int64_t i = 0; i < cols; i++) {
-                    xx += x[i] * x[i];
-                    yy += y[i] * y[i];
-                    xy += x[i] * y[i];
-                }
-                if (fabs(xy) <= 1e-15 * sqrt(xx * yy)) continue;
-                turned = 1;
-                double z = (yy - xx) / (2 * xy), t = 1 / (fabs(z) + sqrt(1 + z * z));
-                if (z < 0) t = -t;
-                double c = 1 / sqrt(1 + t * t), s = c * t;
-                for (int64_t i = 0; i < cols; i++) {
-                    double kept = x[i];
-                    x[i] = c * kept - s * y[i];
-                    y[i] = s * kept + c * y[i];
-                }
-            }
-    }
-    for (int64_t p = 0; p < rows; p++)
-        for (int64_t i = 0; i < cols; i++) squares[p] += a[p * cols + i] * a[p * cols + i];
-    return squares;
-}
-
-static inline int by_falling_number(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x < y) - (x > y);
 }
 
 /* Logits of `windows` consecutive windows, freed by the caller. */

@@ -1,6 +1,7 @@
 /* Allocations of whole models: losses that compression itself measures, exact budgets of bytes in
  * real files, patterns, weights, and what a plan says of itself. */
 #include "compress/plan.h"
+#include "jacobi.h"
 #include "run_fixture.h"
 
 #include <sys/stat.h>
@@ -174,7 +175,7 @@ START_TEST(effective_ranks_are_exp_of_entropy) {
         double *wide = malloc((size_t)(m * n) * sizeof *wide), total = 0, entropy = 0;
         CHECK_OK(lr_linear_densify(linear, w));
         for (int64_t k = 0; k < m * n; k++) wide[k] = (double)w[k];
-        double *squares = row_squares(wide, m, n);
+        double *squares = jacobi_squares(wide, m, n);
         for (int64_t k = 0; k < m; k++) total += squares[k];
         for (int64_t k = 0; k < m; k++)
             if (squares[k] > 1e-20 * total) entropy -= squares[k] / total * log(squares[k] / total);

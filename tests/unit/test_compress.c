@@ -1,4 +1,5 @@
 /* Compression of whole models, against spectra and losses of the inputs that hooks saw. */
+#include "jacobi.h"
 #include "run_fixture.h"
 
 enum { WINDOW = 16, WINDOWS = 8, TEXT = WINDOW * WINDOWS, EVENTS_MOST = 64 };
@@ -159,15 +160,14 @@ static double *spectrum_of(const capture *c, int method) {
         for (int64_t i = 0; i < m; i++) w[i * (n + 1) + n] = 0;
         double *y = outputs_of(w, c);
         if (method == AFM) centre_rows(y, m, c->tokens);
-        squares = row_squares(y, m, c->tokens);
+        squares = jacobi_squares(y, m, c->tokens);
         for (int64_t i = 0; i < m; i++) squares[i] /= (double)c->tokens;
         free(y);
     } else {
         for (int64_t i = 0; i < m; i++)
             for (int64_t j = 0; j < n; j++) w[i * n + j] = w[i * (n + 1) + j];
-        squares = row_squares(w, m, n);
+        squares = jacobi_squares(w, m, n);
     }
-    qsort(squares, (size_t)m, sizeof *squares, by_falling_number);
     free(w);
     return squares;
 }
