@@ -220,60 +220,89 @@ done:
     return status;
 }
 
+/* The columns of a matrix made orthogonal, in LAPACK's own order of indices. */
+typedef struct columns {
+    int rows, cols;
+    double *a, *tau;
+    int *order; /* of dgeqp3 */
+    double *work;
+    int count; /* of its numbers */
+} columns;
+
+static void columns_end(columns *c) {
+    lr__aligned_free(c->tau);
+    lr__aligned_free(c->work);
+}
+
+typedef void (*columns_fn)(const columns *c, double *work, const int *count, int *info);
+
+static void gelqf(const columns *c, double *work, const int *count, int *info) {
+    dgelqf_(&c->rows, &c->cols, c->a, &c->rows, c->tau, work, count, info);
+}
+
+static void orglq(const columns *c, double *work, const int *count, int *info) {
+    dorglq_(&c->rows, &c->cols, &c->rows, c->a, &c->rows, c->tau, work, count, info);
+}
+
+static void geqrf(const columns *c, double *work, const int *count, int *info) {
+    dgeqrf_(&c->rows, &c->cols, c->a, &c->rows, c->tau, work, count, info);
+}
+
+static void geqp3(const columns *c, double *work, const int *count, int *info) {
+    dgeqp3_(&c->rows, &c->cols, c->a, &c->rows, c->order, c->tau, work, count, info);
+}
+
+/* Asks for the size of the workspace, then runs with one of at least that. */
+static lr_status run_columns(columns *c, columns_fn fn, const char *routine) {
+    lr_status status = LR_OK;
+    double answer = 0;
+    int info = 0, query = -1;
+    fn(c, &answer, &query, &info);
+    LR_TRY(check_info(routine, info));
+    if (!c->work || answer > c->count) {
+        lr__aligned_free(c->work);
+        c->work = NULL;
+        LR_TRY(work_new(&c->work, &c->count, routine, answer));
+    }
+    lr__blas_call_begin();
+    fn(c, c->work, &c->count, &info);
+    lr__blas_call_end();
+    status = check_info(routine, info);
+done:
+    return status;
+}
+
 /* The transpose, n rows and m columns to LAPACK, is R' Q'. */
 lr_status lr__dqr(int64_t m, int64_t n, double *a, double *r) {
     lr_status status = LR_OK;
-    double *work = NULL, *tau = NULL;
+    columns c = {.rows = (int)n, .cols = (int)m, .a = a};
     LR_TRY(check_order("dgelqf", n));
     LR_TRY(check_size("dgelqf", m));
     LR_FAIL_IF(m < n, LR_E_SHAPE, "dgelqf: QR of [%lld, %lld], expected as many rows as columns",
                (long long)m, (long long)n);
-    int rows = (int)n, cols = (int)m, info = 0, count = -1;
-    double answer = 0, generate = 0;
-    LR_TRY(lr__new_aligned(&tau, (size_t)n, sizeof *tau));
-    dgelqf_(&rows, &cols, a, &rows, tau, &answer, &count, &info);
-    LR_TRY(check_info("dgelqf", info));
-    dorglq_(&rows, &cols, &rows, a, &rows, tau, &generate, &count, &info);
-    LR_TRY(check_info("dorglq", info));
-    LR_TRY(work_new(&work, &count, "dgelqf", answer > generate ? answer : generate));
-    lr__blas_call_begin();
-    dgelqf_(&rows, &cols, a, &rows, tau, work, &count, &info);
-    lr__blas_call_end();
-    LR_TRY(check_info("dgelqf", info));
+    LR_TRY(lr__new_aligned(&c.tau, (size_t)n, sizeof *c.tau));
+    LR_TRY(run_columns(&c, gelqf, "dgelqf"));
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < n; j++) r[i * n + j] = j < i ? 0 : a[i * n + j];
-    lr__blas_call_begin();
-    dorglq_(&rows, &cols, &rows, a, &rows, tau, work, &count, &info);
-    lr__blas_call_end();
-    status = check_info("dorglq", info);
+    LR_TRY(run_columns(&c, orglq, "dorglq"));
 done:
-    lr__aligned_free(tau);
-    lr__aligned_free(work);
+    columns_end(&c);
     return status;
 }
 
 lr_status lr__dlq(int64_t m, int64_t n, double *a, double *l) {
     lr_status status = LR_OK;
-    double *work = NULL, *tau = NULL;
+    columns c = {.rows = (int)n, .cols = (int)m, .a = a};
     LR_TRY(check_order("dgeqrf", m));
     LR_TRY(check_size("dgeqrf", n));
     LR_FAIL_IF(m > n, LR_E_SHAPE, "dgeqrf: LQ of [%lld, %lld], expected as many columns as rows",
                (long long)m, (long long)n);
-    int rows = (int)n, cols = (int)m, info = 0, count = -1;
-    double answer = 0;
-    LR_TRY(lr__new_aligned(&tau, (size_t)m, sizeof *tau));
-    dgeqrf_(&rows, &cols, a, &rows, tau, &answer, &count, &info);
-    LR_TRY(check_info("dgeqrf", info));
-    LR_TRY(work_new(&work, &count, "dgeqrf", answer));
-    lr__blas_call_begin();
-    dgeqrf_(&rows, &cols, a, &rows, tau, work, &count, &info);
-    lr__blas_call_end();
-    LR_TRY(check_info("dgeqrf", info));
+    LR_TRY(lr__new_aligned(&c.tau, (size_t)m, sizeof *c.tau));
+    LR_TRY(run_columns(&c, geqrf, "dgeqrf"));
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < m; j++) l[i * m + j] = j > i ? 0 : a[i * n + j];
 done:
-    lr__aligned_free(tau);
-    lr__aligned_free(work);
+    columns_end(&c);
     return status;
 }
 
@@ -318,27 +347,18 @@ done:
 
 lr_status lr__drow_order(int64_t m, int64_t n, double *a, int32_t *order) {
     lr_status status = LR_OK;
-    double *work = NULL, *tau = NULL;
+    columns c = {.rows = (int)n, .cols = (int)m, .a = a, .order = order};
     LR_TRY(check_order("dgeqp3", n));
     LR_TRY(check_size("dgeqp3", m));
     LR_FAIL_IF(m < n, LR_E_SHAPE, "dgeqp3: [%lld, %lld], expected as many rows as columns",
                (long long)m, (long long)n);
     LR_TRY(check_finite("dgeqp3", a, m, n, 0));
-    int rows = (int)n, cols = (int)m, info = 0, count = -1;
-    double answer = 0;
-    LR_TRY(lr__new_aligned(&tau, (size_t)n, sizeof *tau));
+    LR_TRY(lr__new_aligned(&c.tau, (size_t)n, sizeof *c.tau));
     for (int64_t i = 0; i < m; i++) order[i] = 0;
-    dgeqp3_(&rows, &cols, a, &rows, order, tau, &answer, &count, &info);
-    LR_TRY(check_info("dgeqp3", info));
-    LR_TRY(work_new(&work, &count, "dgeqp3", answer));
-    lr__blas_call_begin();
-    dgeqp3_(&rows, &cols, a, &rows, order, tau, work, &count, &info);
-    lr__blas_call_end();
-    LR_TRY(check_info("dgeqp3", info));
+    LR_TRY(run_columns(&c, geqp3, "dgeqp3"));
     for (int64_t i = 0; i < m; i++) order[i]--;
 done:
-    lr__aligned_free(tau);
-    lr__aligned_free(work);
+    columns_end(&c);
     return status;
 }
 
