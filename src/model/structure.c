@@ -13,6 +13,13 @@ void lr__param_cache_clear(lr__param_cache *cache) {
     memset(cache, 0, sizeof *cache);
 }
 
+static lr_status cache_begin(lr__param_cache *cache, const lr__stored_list *list) {
+    if (cache->items) return LR_OK;
+    lr_status status = lr__new(&cache->items, list->count, sizeof *cache->items);
+    if (status >= 0) cache->count = list->count;
+    return status;
+}
+
 static int is_weight_type(int32_t dtype) {
     int is_float = dtype == LR_F32 || dtype == LR_F16 || dtype == LR_BF16 || dtype == LR_F64;
     return is_float || lr__dtype_block(dtype) > 1;
@@ -54,16 +61,16 @@ lr_status lr__param_of_stored(lr__param **out, const lr__stored_list *list, cons
     lr_status status = LR_OK;
     lr__param *param = NULL;
     *out = NULL;
-    for (size_t i = 0; i < cache->count; i++)
-        if (!strcmp(cache->items[i]->name, name)) {
-            if (!has_scales(cache->items[i], list, scale_name))
-                return lr__fail(LR_E_FORMAT, "%s: named with scales and without, or with others",
-                                name);
-            *out = lr__param_keep(cache->items[i]);
-            return LR_OK;
-        }
     const lr__stored *stored = lr__stored_find(list, name);
     if (!stored) return lr__fail(LR_E_NOTFOUND, "%s: no such tensor", name);
+    LR_TRY(cache_begin(cache, list));
+    lr__param **made = &cache->items[stored - list->items];
+    if (*made) {
+        LR_FAIL_IF(!has_scales(*made, list, scale_name), LR_E_FORMAT,
+                   "%s: named with scales and without, or with others", name);
+        *out = lr__param_keep(*made);
+        goto done;
+    }
     if (!is_weight_type(stored->dtype) && !(stored->dtype == LR_I8 && scale_name))
         return lr__fail(LR_E_UNSUPPORTED, "%s: a tensor type this version does not read (%d)", name,
                         stored->dtype);
@@ -76,11 +83,10 @@ lr_status lr__param_of_stored(lr__param **out, const lr__stored_list *list, cons
     if (matrix.rows < 1 || matrix.cols < 1 || matrix.rows > INT32_MAX || matrix.cols > INT32_MAX)
         return lr__fail(LR_E_SHAPE, "%s: shape [%lld, %lld]", name, (long long)matrix.rows,
                         (long long)matrix.cols);
-    LR_TRY(lr__grow(&cache->items, &cache->capacity, cache->count + 1, sizeof *cache->items));
     LR_TRY(lr__param_mapped(&param, name, &matrix, stored->ndim, stored->mapping));
     LR_TRY(align_numbers(param, stored));
     if (stored->dtype == LR_I8) LR_TRY(attach_scales(param, list, scale_name));
-    cache->items[cache->count++] = lr__param_keep(param);
+    *made = lr__param_keep(param);
     *out = param;
     param = NULL;
 done:

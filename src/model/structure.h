@@ -6,10 +6,10 @@
 #include "format/stored.h"
 #include "nn/linear.h"
 
-/* Parameters already made from stored tensors, so that tensors named twice are shared. */
+/* Parameters already made from the tensors of one list, so that tensors named twice are shared. */
 typedef struct lr__param_cache {
-    lr__param **items;
-    size_t count, capacity;
+    lr__param **items; /* beside the list's; NULL until made */
+    size_t count;
 } lr__param_cache;
 
 void lr__param_cache_clear(lr__param_cache *cache);
