@@ -50,6 +50,9 @@ void lr__gguf_free(lr__gguf *gguf);
 /* "Q6_K" for 14; "?" for unknown numbers. */
 const char *lr__gguf_type_name(int32_t ggml_type);
 
+/* Of a type LR__GGUF_...; 0 for strings, arrays and unknown types. */
+size_t lr__gguf_scalar_bytes(uint32_t type);
+
 /* NULL when absent. */
 const lr__gguf_value *lr__gguf_find(const lr__gguf *gguf, const char *key);
 /* An absent key leaves *out as it was; a value of another kind is LR_E_FORMAT. Any integer type
