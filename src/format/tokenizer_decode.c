@@ -4,8 +4,7 @@
 #include "format/tokenizer_parts.h"
 
 static int is_type(const json_t *value, const char *type) {
-    const char *found = json_string_value(json_object_get(value, "type"));
-    return found && !strcmp(found, type);
+    return !strcmp(lr__part_type(value), type);
 }
 
 static int is_text(const json_t *value, const char *text) {
@@ -27,12 +26,11 @@ static int strips_spaces(const json_t *value) {
 lr_status lr__decoder_from_json(lr__decoder *decoder, const json_t *value, const char *where) {
     const json_t *list = json_object_get(value, "decoders");
     const json_t *strip = json_array_get(list, 3);
-    const char *type = json_string_value(json_object_get(value, "type"));
     *decoder = (lr__decoder){.byte_level = is_type(value, "ByteLevel")};
     if (decoder->byte_level) return LR_OK;
     if (!is_type(value, "Sequence"))
         return lr__fail(LR_E_UNSUPPORTED, "%s: decoder \"%.80s\", expected ByteLevel or a Sequence",
-                        where, type ? type : "");
+                        where, lr__part_type(value));
     if (json_array_size(list) > 4 || !puts_spaces(json_array_get(list, 0)) ||
         !is_type(json_array_get(list, 1), "ByteFallback") ||
         !is_type(json_array_get(list, 2), "Fuse") || (strip && !strips_spaces(strip)))

@@ -34,12 +34,12 @@ static lr__text text_from(const char *text) { return (lr__text){text, strlen(tex
 /* A part of a pipeline, with what is the default written out and what does not matter left out. */
 static json_t *plain_part(const json_t *value) {
     json_t *part = json_copy((json_t *)value);
-    const char *type = json_string_value(json_object_get(part, "type"));
+    const char *type = lr__part_type(part);
     int failed = !part;
     json_object_del(part, "trim_offsets");
-    if (type && !strcmp(type, "ByteLevel") && !json_object_get(part, "use_regex"))
+    if (!strcmp(type, "ByteLevel") && !json_object_get(part, "use_regex"))
         failed |= json_object_set_new(part, "use_regex", json_true());
-    if (type && !strcmp(type, "Split") && !json_object_get(part, "invert"))
+    if (!strcmp(type, "Split") && !json_object_get(part, "invert"))
         failed |= json_object_set_new(part, "invert", json_false());
     if (!failed) return part;
     json_decref(part);

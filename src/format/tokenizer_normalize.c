@@ -2,11 +2,6 @@
  * not known exactly is refused. */
 #include "format/tokenizer_parts.h"
 
-static const char *type_of(const json_t *value) {
-    const char *type = json_string_value(json_object_get(value, "type"));
-    return type ? type : "";
-}
-
 static lr_status copy_text(char **out, size_t *size, const json_t *value) {
     *size = json_string_length(value);
     *out = lr__strndup(json_string_value(value), *size);
@@ -44,27 +39,21 @@ static lr_status read_one(lr__normals *normals, const json_t *value, const char 
     return LR_OK;
 }
 
-static lr_status read_any(lr__normals *normals, const json_t *value, int32_t depth,
-                          const char *where) {
-    const char *type = type_of(value);
-    if (!value || json_is_null(value)) return LR_OK;
+static lr_status read_part(void *into, const json_t *part, const char *type, const char *where) {
+    if (!part || json_is_null(part)) return LR_OK;
     if (!strcmp(type, "NFC") || !strcmp(type, "Prepend") || !strcmp(type, "Replace"))
-        return read_one(normals, value, type, where);
-    const json_t *list = json_object_get(value, "normalizers");
-    if (strcmp(type, "Sequence") || !json_is_array(list) || depth > 4)
-        return lr__fail(LR_E_UNSUPPORTED,
-                        "%s: normalizer \"%.80s\", expected null, NFC, Prepend, Replace or a "
-                        "Sequence of these",
-                        where, type);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        lr_status status = read_any(normals, json_array_get(list, i), depth + 1, where);
-        if (status < 0) return status;
-    }
-    return LR_OK;
+        return read_one(into, part, type, where);
+    return LR__PART_UNKNOWN;
 }
 
 lr_status lr__normals_from_json(lr__normals *normals, const json_t *normalizer, const char *where) {
-    return read_any(normals, normalizer, 0, where);
+    const lr__sequence sequence = {.what = "normalizer",
+                                   .members = "normalizers",
+                                   .known = "null, NFC, Prepend, Replace",
+                                   .read = read_part,
+                                   .into = normals,
+                                   .where = where};
+    return lr__sequence_read(&sequence, normalizer);
 }
 
 static lr_status append(char **buffer, size_t *capacity, size_t *used, lr__text text) {

@@ -170,6 +170,25 @@ lr_status lr__merges_init(lr__merges *merges, size_t count, const char *where);
 lr_status lr__merges_set(lr__merges *merges, int32_t left, int32_t right, uint32_t rank,
                          int32_t id);
 
+/* ---- parts of tokenizer.json (tokenizer_sequence.c) ---- */
+
+/* What `read` answers for a part of a type it does not know. */
+enum { LR__PART_UNKNOWN = 1 };
+
+/* How one part, or a "Sequence" of such, is read. */
+typedef struct lr__sequence {
+    const char *what, *members; /* "normalizer" for messages, "normalizers" of a Sequence */
+    const char *known;          /* the types that `read` knows, for messages */
+    lr_status (*read)(void *into, const json_t *part, const char *type, const char *where);
+    void *into;
+    const char *where;
+} lr__sequence;
+
+/* Gives every part to `read`, in order; LR_E_UNSUPPORTED for one it does not know. */
+lr_status lr__sequence_read(const lr__sequence *sequence, const json_t *value);
+/* "type" of a part, "" when it has none. */
+const char *lr__part_type(const json_t *part);
+
 /* ---- normalisation (tokenizer_normalize.c) ---- */
 
 enum { LR__NORMAL_NFC, LR__NORMAL_PREPEND, LR__NORMAL_REPLACE };

@@ -110,11 +110,6 @@ lr_status lr__pipeline_named(const lr__pipeline_name **out, lr__text name) {
                     LR__SHOW(name), known);
 }
 
-static const char *type_of(const json_t *value) {
-    const char *type = json_string_value(json_object_get(value, "type"));
-    return type ? type : "";
-}
-
 static lr_status add_step(lr__pipeline *pipeline, lr__step **out, int32_t kind, const char *where) {
     if (pipeline->byte_level)
         return lr__fail(LR_E_UNSUPPORTED, "%s: a pre-tokenizer behind ByteLevel", where);
@@ -241,24 +236,12 @@ done:
     return status;
 }
 
-static lr_status read_pre_tokenizer(lr__pipeline *pipeline, const json_t *value, int32_t depth,
-                                    const char *where) {
-    const char *type = type_of(value);
-    if (!strcmp(type, "ByteLevel")) return read_byte_level(pipeline, value, where);
-    if (!strcmp(type, "Digits")) return read_digits(pipeline, value, where);
-    if (!strcmp(type, "Split")) return read_split(pipeline, value, where);
-    if (!strcmp(type, "Metaspace")) return read_metaspace(pipeline, value, where);
-    const json_t *list = json_object_get(value, "pretokenizers");
-    if (strcmp(type, "Sequence") || !json_is_array(list) || depth > 4)
-        return lr__fail(LR_E_UNSUPPORTED,
-                        "%s: pre-tokenizer \"%.80s\", expected ByteLevel, Metaspace, Digits, Split "
-                        "or a Sequence of these",
-                        where, type);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        lr_status status = read_pre_tokenizer(pipeline, json_array_get(list, i), depth + 1, where);
-        if (status < 0) return status;
-    }
-    return LR_OK;
+static lr_status read_part(void *into, const json_t *part, const char *type, const char *where) {
+    if (!strcmp(type, "ByteLevel")) return read_byte_level(into, part, where);
+    if (!strcmp(type, "Digits")) return read_digits(into, part, where);
+    if (!strcmp(type, "Split")) return read_split(into, part, where);
+    if (!strcmp(type, "Metaspace")) return read_metaspace(into, part, where);
+    return LR__PART_UNKNOWN;
 }
 
 /* The package asks where the piece began in the text as it was given; a text put before or replaced
@@ -278,9 +261,15 @@ static lr_status check_first(const lr__pipeline *pipeline, const char *where) {
 
 lr_status lr__pipeline_from_json(lr__pipeline *pipeline, const json_t *normalizer,
                                  const json_t *pre_tokenizer, const char *where) {
+    const lr__sequence sequence = {.what = "pre-tokenizer",
+                                   .members = "pretokenizers",
+                                   .known = "ByteLevel, Metaspace, Digits, Split",
+                                   .read = read_part,
+                                   .into = pipeline,
+                                   .where = where};
     lr_status status = lr__normals_from_json(&pipeline->normals, normalizer, where);
     if (status < 0 || !pre_tokenizer || json_is_null(pre_tokenizer)) return status;
-    status = read_pre_tokenizer(pipeline, pre_tokenizer, 0, where);
+    status = lr__sequence_read(&sequence, pre_tokenizer);
     return status < 0 ? status : check_first(pipeline, where);
 }
 
