@@ -8,8 +8,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { STEP_TOKENS = 4096, STEP_BYTES = 256 << 20 };
-
 void lr_session_opts_init(lr_session_opts *opts, size_t size) {
     lr_session_opts defaults = {.size = sizeof defaults, .rows = 1, .kind = LR_STEP_ROWS};
     lr__opts_defaults(opts, size, &defaults, sizeof defaults);
@@ -46,15 +44,6 @@ uint64_t lr__token_bytes(const lr_model *model) {
     return sizeof(float) *
            (4 * (uint64_t)c->hidden_size + 2 * (uint64_t)c->intermediate_size +
             2 * (uint64_t)(c->heads + c->key_value_heads) * (uint64_t)c->head_size + 1024);
-}
-
-int32_t lr__windows_at_once(const lr_model *model, int32_t window, int64_t windows) {
-    uint64_t memory = model->ctx->opts.memory ? model->ctx->opts.memory : STEP_BYTES;
-    uint64_t tokens = memory / lr__token_bytes(model);
-    if (tokens > STEP_TOKENS) tokens = STEP_TOKENS;
-    int64_t count = (int64_t)tokens / window;
-    if (count > windows) count = windows;
-    return count < 1 ? 1 : count > 64 ? 64 : (int32_t)count;
 }
 
 static void extents_clear(lr__extents *extents) {

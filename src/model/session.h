@@ -36,9 +36,6 @@ struct lr_session {
 /* Of a clock that only goes forward. */
 double lr__seconds(void);
 
-/* Windows to run in one batch step: about 4,096 tokens, fewer where their activations would take
- * more than lr_ctx_opts.memory or, where that is 0, 256 MiB. */
-int32_t lr__windows_at_once(const lr_model *model, int32_t window, int64_t windows);
 /* What the activations of one token take in a batch step. */
 uint64_t lr__token_bytes(const lr_model *model);
 

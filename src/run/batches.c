@@ -1,9 +1,42 @@
 /* Batches of windows. */
 #include "run/batches.h"
 
-#include "base/status.h"
+#include "model/model.h"
 
 #include <math.h>
+
+enum { STEP_TOKENS = 4096, STEP_BYTES = 256 << 20 };
+
+int32_t lr__windows_at_once(const lr_model *model, int32_t window, int64_t windows) {
+    uint64_t memory = model->ctx->opts.memory ? model->ctx->opts.memory : STEP_BYTES;
+    uint64_t tokens = memory / lr__token_bytes(model);
+    if (tokens > STEP_TOKENS) tokens = STEP_TOKENS;
+    int64_t count = (int64_t)tokens / window;
+    if (count > windows) count = windows;
+    return count < 1 ? 1 : count > LR__BATCH_WINDOWS ? LR__BATCH_WINDOWS : (int32_t)count;
+}
+
+lr_status lr__windows_session(lr_session **out, const lr_model *model, int32_t rows, int32_t window,
+                              lr_hooks *hooks) {
+    lr_session_opts opts;
+    lr_session_opts_init(&opts, sizeof opts);
+    opts.rows = rows;
+    opts.positions = window;
+    opts.kind = LR_STEP_BATCH;
+    opts.no_cache = 1;
+    opts.hooks = hooks;
+    return lr_session_new(out, model, &opts);
+}
+
+int32_t lr__windows_fill(lr_segment *segments, const int32_t *ids, int64_t first, int64_t windows,
+                         int32_t rows, int32_t window) {
+    int32_t count = windows - first < rows ? (int32_t)(windows - first) : rows;
+    for (int32_t r = 0; r < count; r++) {
+        lr_segment segment = {r, window, ids + (first + r) * window};
+        segments[r] = segment;
+    }
+    return count;
+}
 
 static int64_t windows_of(const lr_text *text) {
     return (int64_t)(text->count / (size_t)text->window);
@@ -45,12 +78,8 @@ int lr__batch_next(lr__batch *batch, const lr_text *texts, int32_t count, int64_
     }
     if (batch->text == count) return 0;
     const lr_text *text = &texts[batch->text];
-    int64_t left = windows_of(text) - batch->window, now = lr__texts_windows(text, tokens);
-    batch->count = (int32_t)(left < now ? left : now);
-    for (int32_t i = 0; i < batch->count; i++) {
-        lr_segment segment = {i, text->window, text->ids + (batch->window + i) * text->window};
-        batch->segments[i] = segment;
-    }
+    batch->count = lr__windows_fill(batch->segments, text->ids, batch->window, windows_of(text),
+                                    lr__texts_windows(text, tokens), text->window);
     batch->window += batch->count;
     batch->tokens = (int64_t)batch->count * text->window;
     batch->weight = text->weight / (double)(windows_of(text) * text->window);

@@ -1,9 +1,11 @@
-/* Calibration texts as batches of windows, in the one order in which their tokens are counted. */
+/* Windows of texts in batch steps: those of one text, and calibration texts in the one order in
+ * which their tokens are counted. */
 #ifndef LR_RUN_BATCHES_H
 #define LR_RUN_BATCHES_H
 
+#include "model/session.h"
+
 #include <lowrank/compress.h>
-#include <lowrank/session.h>
 
 enum { LR__BATCH_WINDOWS = 64 };
 
@@ -15,6 +17,16 @@ typedef struct lr__batch {
     int32_t text;          /* where the next batch begins */
     int64_t window;
 } lr__batch;
+
+/* Windows to run in one batch step: about 4,096 tokens, fewer where their activations would take
+ * more than lr_ctx_opts.memory or, where that is 0, 256 MiB. */
+int32_t lr__windows_at_once(const lr_model *model, int32_t window, int64_t windows);
+/* A session for such steps, without caches; hooks may be NULL. */
+lr_status lr__windows_session(lr_session **out, const lr_model *model, int32_t rows, int32_t window,
+                              lr_hooks *hooks);
+/* Windows `first` on, `rows` of them or as many as there are: that is returned. */
+int32_t lr__windows_fill(lr_segment *segments, const int32_t *ids, int64_t first, int64_t windows,
+                         int32_t rows, int32_t window);
 
 /* Refuses texts that hold no window or have no weight. */
 lr_status lr__texts_check(const lr_text *texts, int32_t count);

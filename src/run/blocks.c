@@ -104,21 +104,15 @@ static void runner_clear(runner *r) {
 
 static lr_status runner_new(runner *r, const lr__blocks *b, const lr_model *model) {
     lr_status status = LR_OK;
-    lr_session_opts opts;
-    lr_session_opts_init(&opts, sizeof opts);
-    opts.rows = LR__BATCH_WINDOWS;
-    opts.kind = LR_STEP_BATCH;
-    opts.no_cache = 1;
-    opts.positions = 1;
+    int32_t longest = 1;
     for (int32_t i = 0; i < b->text_count; i++)
-        if (b->texts[i].window > opts.positions) opts.positions = b->texts[i].window;
+        if (b->texts[i].window > longest) longest = b->texts[i].window;
     if (r->watcher) {
         LR_TRY(lr_hooks_new(&r->hooks));
         LR_TRY(lr_hook_add(r->hooks, r->watcher->modules->pattern, LR_BEFORE_FORWARD, watch,
                            r->watcher, NULL));
-        opts.hooks = r->hooks;
     }
-    status = lr_session_new(&r->session, model, &opts);
+    status = lr__windows_session(&r->session, model, LR__BATCH_WINDOWS, longest, r->hooks);
 done:
     return status;
 }

@@ -1,10 +1,8 @@
 /* Collecting statistics through public hooks and sessions, as a host would. */
 #include "compress/stats.h"
-#include "model/session.h"
+#include "run/batches.h"
 
 #include <math.h>
-
-enum { ROWS_MOST = 64 };
 
 struct lr__observer {
     lr__observer *next;
@@ -73,13 +71,9 @@ lr_status lr_stats_attach(lr_stats *stats, lr_hooks *hooks, double weight) {
 
 static lr_status run_windows(lr_stats *stats, lr_session *session, const int32_t *ids,
                              int64_t windows, int32_t window, int32_t rows) {
-    lr_segment segments[ROWS_MOST];
+    lr_segment segments[LR__BATCH_WINDOWS];
     for (int64_t w = 0; w < windows; w += rows) {
-        int32_t now = windows - w < rows ? (int32_t)(windows - w) : rows;
-        for (int32_t r = 0; r < now; r++) {
-            lr_segment segment = {r, window, ids + (w + r) * window};
-            segments[r] = segment;
-        }
+        int32_t now = lr__windows_fill(segments, ids, w, windows, rows, window);
         lr_status status = lr_session_forward(session, segments, now, NULL);
         if (status >= 0) status = lr__progress(stats->model->ctx, "collect", w + now, windows);
         if (status < 0) return status;
@@ -92,7 +86,6 @@ lr_status lr_stats_collect(lr_stats *stats, const int32_t *ids, size_t count, in
     lr_status status = LR_OK;
     lr_hooks *hooks = NULL;
     lr_session *session = NULL;
-    lr_session_opts opts;
     if (!stats || !ids || window < 1 || !(weight > 0) || !isfinite(weight))
         return lr__fail(LR_E_INVALID, "lr_stats_collect: window %d, weight %g", window, weight);
     int64_t windows = (int64_t)(count / (size_t)window);
@@ -102,13 +95,7 @@ lr_status lr_stats_collect(lr_stats *stats, const int32_t *ids, size_t count, in
     int32_t rows = lr__windows_at_once(stats->model, window, windows);
     LR_TRY(lr_hooks_new(&hooks));
     LR_TRY(lr_stats_attach(stats, hooks, weight / (double)(windows * window)));
-    lr_session_opts_init(&opts, sizeof opts);
-    opts.rows = rows;
-    opts.positions = window;
-    opts.kind = LR_STEP_BATCH;
-    opts.no_cache = 1;
-    opts.hooks = hooks;
-    LR_TRY(lr_session_new(&session, stats->model, &opts));
+    LR_TRY(lr__windows_session(&session, stats->model, rows, window, hooks));
     LR_TRY(run_windows(stats, session, ids, windows, window, rows));
 done:
     lr_session_free(session);

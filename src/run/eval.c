@@ -1,13 +1,11 @@
 /* Perplexity over consecutive windows, with the distance to a reference model on request. */
 #include "base/opts.h"
-#include "model/session.h"
+#include "run/batches.h"
 
 #include <lowrank/eval.h>
 
 #include <math.h>
 #include <string.h>
-
-enum { ROWS_MOST = 64 };
 
 void lr_eval_opts_init(lr_eval_opts *opts, size_t size) {
     lr_eval_opts defaults = {.size = sizeof defaults, .window = 512};
@@ -21,21 +19,10 @@ typedef struct totals {
 
 typedef struct evaluation {
     lr_session *session, *reference;
-    lr_segment segments[ROWS_MOST];
+    lr_segment segments[LR__BATCH_WINDOWS];
     lr__score *scores;
     totals sum;
 } evaluation;
-
-static lr_status session_for(lr_session **out, const lr_model *model, int32_t rows,
-                             int32_t window) {
-    lr_session_opts opts;
-    lr_session_opts_init(&opts, sizeof opts);
-    opts.rows = rows;
-    opts.positions = window;
-    opts.kind = LR_STEP_BATCH;
-    opts.no_cache = 1;
-    return lr_session_new(out, model, &opts);
-}
 
 static lr_status score_windows(evaluation *e, int32_t rows) {
     lr__step step = {0}, reference = {0};
@@ -100,16 +87,12 @@ lr_status lr_eval(lr_eval_result *result, const lr_model *model, const int32_t *
     LR_TRY(lr__opts_merge(&o, sizeof o, opts, "lr_eval_opts"));
     LR_TRY(check_texts(model, &o, count, &windows));
     int32_t rows = lr__windows_at_once(model, o.window, windows);
-    LR_TRY(session_for(&e.session, model, rows, o.window));
-    if (o.reference) LR_TRY(session_for(&e.reference, o.reference, rows, o.window));
+    LR_TRY(lr__windows_session(&e.session, model, rows, o.window, NULL));
+    if (o.reference) LR_TRY(lr__windows_session(&e.reference, o.reference, rows, o.window, NULL));
     LR_TRY(lr__new(&e.scores, (size_t)rows * (size_t)o.window, sizeof *e.scores));
     for (int64_t w = 0; w < windows; w += rows) {
-        int32_t now = windows - w < rows ? (int32_t)(windows - w) : rows;
-        for (int32_t r = 0; r < now; r++) {
-            e.segments[r].row = r;
-            e.segments[r].count = o.window;
-            e.segments[r].tokens = ids + (o.first_window + w + r) * o.window;
-        }
+        int32_t now = lr__windows_fill(e.segments, ids + o.first_window * o.window, w, windows,
+                                       rows, o.window);
         LR_TRY(score_windows(&e, now));
         LR_TRY(lr__progress(model->ctx, "evaluate", w + now, windows));
     }

@@ -7,7 +7,7 @@
 #include "base/json.h"
 #include "base/opts.h"
 #include "compress/plan.h"
-#include "model/session.h"
+#include "run/batches.h"
 #include "run/model_hash.h"
 
 #include <lowrank/sensitivity.h>
@@ -18,7 +18,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { ROWS_MOST = 64, MODULES_EACH_THREAD = 4, FILE_MOST = 64 << 20 };
+enum { MODULES_EACH_THREAD = 4, FILE_MOST = 64 << 20 };
 
 /* A module that loses nothing locally is given this share, so that weights stay finite. */
 static const double share_floor = 1e-12;
@@ -40,7 +40,7 @@ typedef struct probe {
     int32_t rows;    /* windows of one step */
     lr_model *draft; /* a clone in which one module is cut */
     lr_session *session, *reference;
-    lr_segment segments[ROWS_MOST];
+    lr_segment segments[LR__BATCH_WINDOWS];
     lr__step held;      /* of the reference */
     int64_t held_first; /* its first window, -1: none is held */
     lr__score *scores;
@@ -55,21 +55,11 @@ static void release_reference(probe *p) {
     p->held_first = -1;
 }
 
-static int32_t fill_segments(probe *p, int64_t first) {
-    int32_t now = p->windows - first < p->rows ? (int32_t)(p->windows - first) : p->rows;
-    for (int32_t r = 0; r < now; r++) {
-        p->segments[r].row = r;
-        p->segments[r].count = p->opts.window;
-        p->segments[r].tokens = p->ids + (first + r) * p->opts.window;
-    }
-    return now;
-}
-
 /* One step of the draft against the same of the reference; sums over its scored tokens. */
 static lr_status compare_step(probe *p, int64_t first, double *kl, double *nll) {
     lr_status status = LR_OK;
     lr__step step = {0};
-    int32_t now = fill_segments(p, first);
+    int32_t now = lr__windows_fill(p->segments, p->ids, first, p->windows, p->rows, p->opts.window);
     lr__arena *arena = &p->reference->arena;
     if (p->held_first != first) {
         release_reference(p);
@@ -255,24 +245,14 @@ done:
     return status;
 }
 
-static lr_status session_for(lr_session **out, const lr_model *model, const probe *p) {
-    lr_session_opts opts;
-    lr_session_opts_init(&opts, sizeof opts);
-    opts.rows = p->rows;
-    opts.positions = p->opts.window;
-    opts.kind = LR_STEP_BATCH;
-    opts.no_cache = 1;
-    return lr_session_new(out, model, &opts);
-}
-
 /* Model, window and text. */
 static void write_key(probe *p, size_t count) {
     char hash[LR__HASH_SIZE];
-    int32_t head[1] = {p->opts.window};
     uint64_t text = XXH3_64bits(p->ids, count * sizeof *p->ids);
     lr__model_hash(p->model, hash);
-    snprintf(p->key, sizeof p->key, "%s-%016llx", hash,
-             (unsigned long long)XXH3_64bits_withSeed(head, sizeof head, text));
+    snprintf(
+        p->key, sizeof p->key, "%s-%016llx", hash,
+        (unsigned long long)XXH3_64bits_withSeed(&p->opts.window, sizeof p->opts.window, text));
 }
 
 static lr_status prepare(probe *p, size_t count) {
@@ -288,8 +268,8 @@ static lr_status prepare(probe *p, size_t count) {
     LR_TRY(lr__new(&p->shares, (size_t)p->plan->count, sizeof *p->shares));
     LR_TRY(lr__new(&p->scores, (size_t)p->rows * (size_t)p->opts.window, sizeof *p->scores));
     LR_TRY(lr_model_clone(&p->draft, p->model));
-    LR_TRY(session_for(&p->session, p->draft, p));
-    LR_TRY(session_for(&p->reference, p->model, p));
+    LR_TRY(lr__windows_session(&p->session, p->draft, p->rows, p->opts.window, NULL));
+    LR_TRY(lr__windows_session(&p->reference, p->model, p->rows, p->opts.window, NULL));
 done:
     return status;
 }
