@@ -170,6 +170,38 @@ lr_status lr__json_text(char **out, const json_t *value, int indent) {
     return LR_OK;
 }
 
+lr_status lr__json_write(const char *path, const json_t *value, int indent) {
+    char *text;
+    lr_status status = lr__json_text(&text, value, indent);
+    if (status < 0) return status;
+    status = lr__file_write(path, text, strlen(text));
+    lr__free(text);
+    return status;
+}
+
+lr_status lr__json_save(const char *path, const json_t *value, int indent, int force) {
+    lr_status status = LR_OK;
+    lr__output output = {0};
+    LR_TRY(lr__output_begin(&output, path, 0, force));
+    LR_TRY(lr__json_write(output.staging, value, indent));
+    LR_TRY(lr__output_commit(&output));
+done:
+    lr__output_end(&output);
+    return status;
+}
+
+static lr_status taken(int failed) {
+    return failed ? lr__fail(LR_E_NOMEM, "out of memory for JSON") : LR_OK;
+}
+
+lr_status lr__json_set(json_t *object, const char *key, json_t *value) {
+    return taken(json_object_set_new(object, key, value));
+}
+
+lr_status lr__json_append(json_t *array, json_t *value) {
+    return taken(json_array_append_new(array, value));
+}
+
 static const char *type_name(const json_t *value) {
     switch (json_typeof(value)) {
     case JSON_OBJECT: return "an object";

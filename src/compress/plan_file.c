@@ -25,17 +25,10 @@ static lr_status plan_json(json_t **out, const lr_plan *plan) {
 lr_status lr_plan_save(const lr_plan *plan, const char *path, int32_t force) {
     lr_status status = LR_OK;
     json_t *json = NULL;
-    char *text = NULL;
-    lr__output output = {0};
     if (!plan || !path) return lr__fail(LR_E_INVALID, "lr_plan_save: plan and path are needed");
     LR_TRY(plan_json(&json, plan));
-    LR_TRY(lr__json_text(&text, json, 2));
-    LR_TRY(lr__output_begin(&output, path, 0, force));
-    LR_TRY(lr__file_write(output.staging, text, strlen(text)));
-    LR_TRY(lr__output_commit(&output));
+    LR_TRY(lr__json_save(path, json, 2, force));
 done:
-    lr__output_end(&output);
-    lr__free(text);
     json_decref(json);
     return status;
 }

@@ -14,17 +14,6 @@ typedef struct source {
 
 static json_t *string_of(lr__text text) { return json_stringn(text.data, text.size); }
 
-/* Sets a member and takes the value; a value that could not be made is LR_E_NOMEM. */
-static lr_status set(json_t *object, const char *key, json_t *value) {
-    return json_object_set_new(object, key, value) ? lr__fail(LR_E_NOMEM, "out of memory for JSON")
-                                                   : LR_OK;
-}
-
-static lr_status append(json_t *array, json_t *value) {
-    return json_array_append_new(array, value) ? lr__fail(LR_E_NOMEM, "out of memory for JSON")
-                                               : LR_OK;
-}
-
 /* An AddedToken; with its id in tokenizer.json, without it elsewhere. */
 static json_t *added_token(const lr_tokenizer *tokenizer, int32_t id, int with_id) {
     int special = lr_tokenizer_is_special(tokenizer, id);
@@ -43,7 +32,7 @@ static lr_status write_added(const source *from, json_t *list) {
     const lr__vocabulary *vocabulary = &from->tokenizer->vocabulary;
     for (int32_t id = 0; id < vocabulary->size; id++) {
         if (!(vocabulary->tokens[id].flags & LR__ADDED)) continue;
-        lr_status status = append(list, added_token(from->tokenizer, id, 1));
+        lr_status status = lr__json_append(list, added_token(from->tokenizer, id, 1));
         if (status < 0) return status;
     }
     return LR_OK;
@@ -69,7 +58,7 @@ static lr_status write_pair(const source *from, lr__pair pair, json_t *merges) {
     memcpy(line, left.data, left.size);
     line[left.size] = ' ';
     memcpy(line + left.size + 1, right.data, right.size);
-    return append(merges, json_stringn(line, left.size + 1 + right.size));
+    return lr__json_append(merges, json_stringn(line, left.size + 1 + right.size));
 }
 
 static lr_status write_pairs(const source *from, json_t *merges) {
@@ -89,7 +78,7 @@ static lr_status write_merges(const source *from, json_t *merges) {
     if (from->pipeline->has_scores) return write_pairs(from, merges);
     const unsigned char *cursor = value->data;
     for (uint64_t i = 0; i < value->count && status >= 0; i++)
-        status = append(merges, string_of(lr__gguf_next_text(&cursor)));
+        status = lr__json_append(merges, string_of(lr__gguf_next_text(&cursor)));
     return status;
 }
 
@@ -118,11 +107,12 @@ static lr_status add_to_template(const source *from, const char *name, json_t *l
     const char *spelling = json_string_value(text);
     lr_status status = LR_OK;
     for (int i = 0; i < 2 && status >= 0; i++)
-        status =
-            append(lists[i], json_pack("{s:{s:O,s:i}}", "SpecialToken", "id", text, "type_id", i));
+        status = lr__json_append(
+            lists[i], json_pack("{s:{s:O,s:i}}", "SpecialToken", "id", text, "type_id", i));
     if (status >= 0)
-        status = set(tokens, spelling,
-                     json_pack("{s:O,s:[i],s:[O]}", "id", text, "ids", id, "tokens", text));
+        status =
+            lr__json_set(tokens, spelling,
+                         json_pack("{s:O,s:[i],s:[O]}", "id", text, "ids", id, "tokens", text));
     json_decref(text);
     return status;
 }
@@ -132,13 +122,13 @@ static lr_status write_post_processor(const source *from, json_t *root) {
     int bos = adds(from, "tokenizer.ggml.add_bos_token", from->pipeline->adds_bos);
     int eos = adds(from, "tokenizer.ggml.add_eos_token", 0);
     lr_status status = LR_OK;
-    if (!bos && !eos) return set(root, "post_processor", json_null());
+    if (!bos && !eos) return lr__json_set(root, "post_processor", json_null());
     json_t *lists[2] = {json_array(), json_array()}, *tokens = json_object();
     if (bos) LR_TRY(add_to_template(from, "bos", lists, tokens));
     /* The pair's first half is the single form; both texts stand inside their own marks. */
     for (int i = 0; i < 2; i++)
-        LR_TRY(append(lists[i],
-                      json_pack("{s:{s:s,s:i}}", "Sequence", "id", i ? "B" : "A", "type_id", i)));
+        LR_TRY(lr__json_append(
+            lists[i], json_pack("{s:{s:s,s:i}}", "Sequence", "id", i ? "B" : "A", "type_id", i)));
     if (eos) LR_TRY(add_to_template(from, "eos", lists, tokens));
     json_t *pair = json_copy(lists[0]);
     if (json_array_extend(pair, lists[1])) {
@@ -146,9 +136,9 @@ static lr_status write_post_processor(const source *from, json_t *root) {
         status = lr__fail(LR_E_NOMEM, "out of memory for JSON");
         goto done;
     }
-    status = set(root, "post_processor",
-                 json_pack("{s:s,s:O,s:o,s:O}", "type", "TemplateProcessing", "single", lists[0],
-                           "pair", pair, "special_tokens", tokens));
+    status = lr__json_set(root, "post_processor",
+                          json_pack("{s:s,s:O,s:o,s:O}", "type", "TemplateProcessing", "single",
+                                    lists[0], "pair", pair, "special_tokens", tokens));
 done:
     json_decref(lists[0]);
     json_decref(lists[1]);
@@ -165,10 +155,11 @@ static lr_status write_model(const source *from, json_t *root) {
         "byte_fallback", t->byte_fallback, "ignore_merges", t->ignore_merges, "vocab", "merges");
     LR_FAIL_IF(!model, LR_E_NOMEM, "out of memory for JSON");
     if (t->unknown >= 0)
-        LR_TRY(set(model, "unk_token", string_of(lr__vocabulary_text(&t->vocabulary, t->unknown))));
+        LR_TRY(lr__json_set(model, "unk_token",
+                            string_of(lr__vocabulary_text(&t->vocabulary, t->unknown))));
     LR_TRY(write_vocab(from, json_object_get(model, "vocab")));
     LR_TRY(write_merges(from, json_object_get(model, "merges")));
-    LR_TRY(set(root, "model", json_incref(model)));
+    LR_TRY(lr__json_set(root, "model", json_incref(model)));
 done:
     json_decref(model);
     return status;
@@ -178,15 +169,17 @@ static lr_status write_tokenizer(const source *from, json_t *root) {
     lr_status status;
     const lr__pipeline_name *pipeline = from->pipeline;
     json_t *added = json_array();
-    LR_TRY(set(root, "version", json_string("1.0")));
-    LR_TRY(set(root, "truncation", json_null()));
-    LR_TRY(set(root, "padding", json_null()));
-    LR_TRY(set(root, "added_tokens", json_incref(added)));
+    LR_TRY(lr__json_set(root, "version", json_string("1.0")));
+    LR_TRY(lr__json_set(root, "truncation", json_null()));
+    LR_TRY(lr__json_set(root, "padding", json_null()));
+    LR_TRY(lr__json_set(root, "added_tokens", json_incref(added)));
     LR_TRY(write_added(from, added));
-    LR_TRY(set(root, "normalizer", json_loads(pipeline->normalizer, JSON_DECODE_ANY, NULL)));
-    LR_TRY(set(root, "pre_tokenizer", json_loads(pipeline->pre_tokenizer, JSON_DECODE_ANY, NULL)));
+    LR_TRY(
+        lr__json_set(root, "normalizer", json_loads(pipeline->normalizer, JSON_DECODE_ANY, NULL)));
+    LR_TRY(lr__json_set(root, "pre_tokenizer",
+                        json_loads(pipeline->pre_tokenizer, JSON_DECODE_ANY, NULL)));
     LR_TRY(write_post_processor(from, root));
-    LR_TRY(set(root, "decoder", json_loads(pipeline->decoder, 0, NULL)));
+    LR_TRY(lr__json_set(root, "decoder", json_loads(pipeline->decoder, 0, NULL)));
     LR_TRY(write_model(from, root));
 done:
     json_decref(added);
@@ -207,8 +200,9 @@ static lr_status write_named(const source *from, lr__tokenizer_files *out) {
         lr__text text = lr__vocabulary_text(&from->tokenizer->vocabulary, id);
         json_t *token = added_token(from->tokenizer, id, 0);
         json_object_del(token, "special");
-        lr_status status = set(out->special_tokens_map, named[i].member, token);
-        if (status >= 0) status = set(out->tokenizer_config, named[i].member, string_of(text));
+        lr_status status = lr__json_set(out->special_tokens_map, named[i].member, token);
+        if (status >= 0)
+            status = lr__json_set(out->tokenizer_config, named[i].member, string_of(text));
         if (status < 0) return status;
     }
     return LR_OK;
@@ -219,7 +213,7 @@ static lr_status write_decoder(const source *from, json_t *decoder) {
         char key[16];
         if (!(from->tokenizer->vocabulary.tokens[id].flags & LR__ADDED)) continue;
         snprintf(key, sizeof key, "%d", id);
-        lr_status status = set(decoder, key, added_token(from->tokenizer, id, 0));
+        lr_status status = lr__json_set(decoder, key, added_token(from->tokenizer, id, 0));
         if (status < 0) return status;
     }
     return LR_OK;
@@ -229,16 +223,17 @@ static lr_status write_config(const source *from, json_t *config, int64_t contex
     lr_status status;
     lr__text chat = {NULL, 0};
     json_t *decoder = json_object();
-    LR_TRY(set(config, "tokenizer_class", json_string("PreTrainedTokenizerFast")));
-    LR_TRY(set(config, "clean_up_tokenization_spaces", json_false()));
-    LR_TRY(set(config, "added_tokens_decoder", json_incref(decoder)));
+    LR_TRY(lr__json_set(config, "tokenizer_class", json_string("PreTrainedTokenizerFast")));
+    LR_TRY(lr__json_set(config, "clean_up_tokenization_spaces", json_false()));
+    LR_TRY(lr__json_set(config, "added_tokens_decoder", json_incref(decoder)));
     LR_TRY(write_decoder(from, decoder));
-    if (context_length > 0) LR_TRY(set(config, "model_max_length", json_integer(context_length)));
+    if (context_length > 0)
+        LR_TRY(lr__json_set(config, "model_max_length", json_integer(context_length)));
     LR_TRY(lr__gguf_text(from->gguf, "tokenizer.chat_template", &chat));
     if (!chat.data) goto done;
     LR_FAIL_IF(!lr__utf8_is_valid(chat.data, chat.size), LR_E_FORMAT,
                "tokenizer.chat_template is not UTF-8");
-    LR_TRY(set(config, "chat_template", string_of(chat)));
+    LR_TRY(lr__json_set(config, "chat_template", string_of(chat)));
 done:
     json_decref(decoder);
     return status;
@@ -254,13 +249,13 @@ static lr_status write_generation(const source *from, json_t *config) {
         int32_t id = named_id(from, ends[i]), known = id < 0;
         for (size_t j = 0; j < json_array_size(ids); j++)
             known |= json_integer_value(json_array_get(ids, j)) == id;
-        if (!known) LR_TRY(append(ids, json_integer(id)));
+        if (!known) LR_TRY(lr__json_append(ids, json_integer(id)));
     }
-    if (bos >= 0) LR_TRY(set(config, "bos_token_id", json_integer(bos)));
+    if (bos >= 0) LR_TRY(lr__json_set(config, "bos_token_id", json_integer(bos)));
     if (json_array_size(ids) == 1)
-        LR_TRY(set(config, "eos_token_id", json_incref(json_array_get(ids, 0))));
-    if (json_array_size(ids) > 1) LR_TRY(set(config, "eos_token_id", json_incref(ids)));
-    if (pad >= 0) LR_TRY(set(config, "pad_token_id", json_integer(pad)));
+        LR_TRY(lr__json_set(config, "eos_token_id", json_incref(json_array_get(ids, 0))));
+    if (json_array_size(ids) > 1) LR_TRY(lr__json_set(config, "eos_token_id", json_incref(ids)));
+    if (pad >= 0) LR_TRY(lr__json_set(config, "pad_token_id", json_integer(pad)));
 done:
     json_decref(ids);
     return status;

@@ -49,10 +49,7 @@ static json_t *plain_part(const json_t *value) {
 /* Appends the parts of a sequence of sequences; the reader has bounded their depth. */
 static lr_status add_parts(json_t *parts, const json_t *value) {
     const json_t *list = json_object_get(value, "pretokenizers");
-    if (!json_is_array(list))
-        return json_array_append_new(parts, plain_part(value))
-                   ? lr__fail(LR_E_NOMEM, "out of memory for JSON")
-                   : LR_OK;
+    if (!json_is_array(list)) return lr__json_append(parts, plain_part(value));
     for (size_t i = 0; i < json_array_size(list); i++) {
         lr_status status = add_parts(parts, json_array_get(list, i));
         if (status < 0) return status;

@@ -14,8 +14,7 @@ static lr_status metadata_of(json_t **out, const lr_linear *linear, json_t *stru
     char *text = NULL;
     json_t *section = NULL;
     json_t *shape = json_pack("[I, I]", (json_int_t)linear->out, (json_int_t)linear->in);
-    LR_FAIL_IF(json_object_set_new(structure, "shape", shape), LR_E_NOMEM,
-               "out of memory for JSON");
+    LR_TRY(lr__json_set(structure, "shape", shape));
     section = json_pack("{s:i, s:{s:O}}", "version", 1, "modules", linear->name, structure);
     LR_FAIL_IF(!section, LR_E_NOMEM, "out of memory for JSON");
     LR_TRY(lr__json_text(&text, section, 0));

@@ -73,14 +73,12 @@ static lr_status copy_matching(const char *from, const char *to, const char *con
 
 static lr_status write_json(const char *folder, const char *name, const json_t *json) {
     lr_status status = LR_OK;
-    char *path = NULL, *text = NULL;
+    char *path = NULL;
     if (!json_object_size(json)) return LR_OK;
-    LR_TRY(lr__json_text(&text, json, 2));
     LR_TRY(lr__path_join(&path, folder, name));
-    LR_TRY(lr__file_write(path, text, strlen(text)));
+    LR_TRY(lr__json_write(path, json, 2));
 done:
     lr__free(path);
-    lr__free(text);
     return status;
 }
 

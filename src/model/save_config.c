@@ -11,12 +11,6 @@ static const struct {
              [LR__ARCH_QWEN2] = {"qwen2", "Qwen2"},
              [LR__ARCH_QWEN3] = {"qwen3", "Qwen3"}};
 
-/* Takes over `value`. */
-static lr_status set(json_t *object, const char *key, json_t *value) {
-    return json_object_set_new(object, key, value) ? lr__fail(LR_E_NOMEM, "out of memory for JSON")
-                                                   : LR_OK;
-}
-
 /* The type transformers computes in. Q8 weights are widened as it runs, and the vectors beside
  * them are F32. */
 static const char *type_name(int32_t dtype) {
@@ -25,8 +19,8 @@ static const char *type_name(int32_t dtype) {
 
 static lr_status set_plain(json_t *config, const char *model_type, const char *class_name) {
     lr_status status = LR_OK;
-    LR_TRY(set(config, "model_type", json_string(model_type)));
-    LR_TRY(set(config, "architectures", json_pack("[s+]", class_name, "ForCausalLM")));
+    LR_TRY(lr__json_set(config, "model_type", json_string(model_type)));
+    LR_TRY(lr__json_set(config, "architectures", json_pack("[s+]", class_name, "ForCausalLM")));
 done:
     return status;
 }
@@ -36,14 +30,15 @@ static lr_status set_lowrank(json_t *config, const char *model_type, const char 
                              json_t *modules) {
     static const char file[] = "modeling_lowrank.LowRank";
     lr_status status = LR_OK;
-    LR_TRY(set(config, "model_type", json_pack("s+", "lowrank_", model_type)));
-    LR_TRY(set(config, "architectures", json_pack("[s++]", "LowRank", class_name, "ForCausalLM")));
-    LR_TRY(set(config, "auto_map",
-               json_pack("{s:s++, s:s++}", "AutoConfig", file, class_name, "Config",
-                         "AutoModelForCausalLM", file, class_name, "ForCausalLM")));
-    LR_TRY(set(config, "lowrank",
-               json_pack("{s:i, s:s, s:O}", "version", 1, "base_model_type", model_type, "modules",
-                         modules)));
+    LR_TRY(lr__json_set(config, "model_type", json_pack("s+", "lowrank_", model_type)));
+    LR_TRY(lr__json_set(config, "architectures",
+                        json_pack("[s++]", "LowRank", class_name, "ForCausalLM")));
+    LR_TRY(lr__json_set(config, "auto_map",
+                        json_pack("{s:s++, s:s++}", "AutoConfig", file, class_name, "Config",
+                                  "AutoModelForCausalLM", file, class_name, "ForCausalLM")));
+    LR_TRY(lr__json_set(config, "lowrank",
+                        json_pack("{s:i, s:s, s:O}", "version", 1, "base_model_type", model_type,
+                                  "modules", modules)));
 done:
     return status;
 }
@@ -62,13 +57,13 @@ lr_status lr__save_config(json_t **out, const lr__graph *graph, const lr__save_p
     LR_TRY(json_object_size(plan->modules)
                ? set_lowrank(config, model_type, class_name, plan->modules)
                : set_plain(config, model_type, class_name));
-    LR_TRY(set(config, "dtype", json_string(type)));
-    LR_TRY(set(config, "torch_dtype", json_string(type)));
-    LR_TRY(set(config, "tie_word_embeddings", json_boolean(plan->is_tied)));
+    LR_TRY(lr__json_set(config, "dtype", json_string(type)));
+    LR_TRY(lr__json_set(config, "torch_dtype", json_string(type)));
+    LR_TRY(lr__json_set(config, "tie_word_embeddings", json_boolean(plan->is_tied)));
     if (plan->attention_bias != c->attention_bias)
-        LR_TRY(set(config, "attention_bias", json_boolean(plan->attention_bias)));
+        LR_TRY(lr__json_set(config, "attention_bias", json_boolean(plan->attention_bias)));
     if (plan->mlp_bias != c->mlp_bias)
-        LR_TRY(set(config, "mlp_bias", json_boolean(plan->mlp_bias)));
+        LR_TRY(lr__json_set(config, "mlp_bias", json_boolean(plan->mlp_bias)));
     *out = config;
     config = NULL;
 done:

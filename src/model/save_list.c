@@ -108,12 +108,6 @@ static json_t *tensor_json(const char *kind, const lr__outgoing *item) {
     return json;
 }
 
-/* Takes over `value`. */
-static lr_status append(json_t *array, json_t *value) {
-    return json_array_append_new(array, value) ? lr__fail(LR_E_NOMEM, "out of memory for JSON")
-                                               : LR_OK;
-}
-
 /* Lists what the operator reads under its name, unless a sharer already has. */
 static lr_status list_op(lr__outgoing_list *list, const char *module, const char *stem,
                          const lr__op *op) {
@@ -147,7 +141,7 @@ static lr_status add_op(json_t *ops, lr__outgoing_list *list, const char *module
         json_decref(json);
         json = NULL;
     }
-    return append(ops, json);
+    return lr__json_append(ops, json);
 }
 
 /* What the operator is called in tensor names. */
@@ -171,7 +165,8 @@ static lr_status add_term(json_t *terms, lr__outgoing_list *list, const lr_linea
         name_op(stem, kind, which, i);
         LR_TRY(add_op(ops, list, linear->name, stem, &term->ops[i]));
     }
-    LR_TRY(append(terms, json_pack("{s:f, s:O}", "scale", (double)term->scale, "ops", ops)));
+    LR_TRY(
+        lr__json_append(terms, json_pack("{s:f, s:O}", "scale", (double)term->scale, "ops", ops)));
 done:
     json_decref(ops);
     return status;
@@ -213,8 +208,8 @@ static lr_status add_one_matrix(json_t *terms, lr__outgoing_list *list, const lr
     else
         LR_TRY(is_stored ? lr__outgoing_matrix(list, linear->name, "weight", op->param)
                          : lr__outgoing_rows(list, linear->name, "weight", linear));
-    LR_TRY(append(terms, json_pack("{s:f, s:[o]}", "scale", 1.0, "ops",
-                                   tensor_json("matrix", &list->items[at]))));
+    LR_TRY(lr__json_append(terms, json_pack("{s:f, s:[o]}", "scale", 1.0, "ops",
+                                            tensor_json("matrix", &list->items[at]))));
 done:
     return status;
 }

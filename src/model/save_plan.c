@@ -71,9 +71,7 @@ static lr_status add_plain(const planner *p, const lr_linear *base, int has_bias
 static lr_status add_described(const planner *p, const lr_linear *linear) {
     json_t *structure;
     lr_status status = lr__outgoing_linear(&structure, &p->plan->tensors, linear, p->densify);
-    if (status >= 0 && json_object_set_new(p->plan->modules, linear->name, structure))
-        status = lr__fail(LR_E_NOMEM, "out of memory for JSON");
-    return status;
+    return status < 0 ? status : lr__json_set(p->plan->modules, linear->name, structure);
 }
 
 static lr_status add_linear(const planner *p, const lr_linear *linear, int has_bias) {

@@ -56,7 +56,7 @@ static void shard_name(char *out, size_t which, size_t count) {
 
 static lr_status write_index(const lr__outgoing_list *list, const char *folder, uint64_t most) {
     lr_status status = LR_OK;
-    char name[FILE_NAME_SIZE], *path = NULL, *text = NULL;
+    char name[FILE_NAME_SIZE], *path = NULL;
     json_t *map = json_object(), *index = NULL;
     size_t at = 0, shards = shard_count(list, most);
     uint64_t total = 0;
@@ -64,20 +64,17 @@ static lr_status write_index(const lr__outgoing_list *list, const char *folder, 
         shard_name(name, shard, shards);
         for (size_t end = shard_end(list, at, most); at < end; at++) {
             total += lr__outgoing_bytes(&list->items[at]);
-            LR_FAIL_IF(json_object_set_new(map, list->items[at].name, json_string(name)),
-                       LR_E_NOMEM, "out of memory for JSON");
+            LR_TRY(lr__json_set(map, list->items[at].name, json_string(name)));
         }
     }
     index =
         json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
     LR_FAIL_IF(!index, LR_E_NOMEM, "out of memory for JSON");
-    LR_TRY(lr__json_text(&text, index, 2));
     LR_TRY(lr__path_join(&path, folder, "model.safetensors.index.json"));
-    LR_TRY(lr__file_write(path, text, strlen(text)));
+    LR_TRY(lr__json_write(path, index, 2));
 done:
     json_decref(map);
     json_decref(index);
-    lr__free(text);
     lr__free(path);
     return status;
 }

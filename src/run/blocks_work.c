@@ -63,20 +63,6 @@ static lr_status path_of(char **out, const lr__blocks *b, const char *block) {
     return lr__path_join(out, b->opts.work, name);
 }
 
-static lr_status write_json(const char *path, const json_t *json) {
-    lr_status status = LR_OK;
-    lr__output output = {0};
-    char *text = NULL;
-    LR_TRY(lr__json_text(&text, json, 2));
-    LR_TRY(lr__output_begin(&output, path, 0, 1));
-    LR_TRY(lr__file_write(output.staging, text, strlen(text)));
-    LR_TRY(lr__output_commit(&output));
-done:
-    lr__output_end(&output);
-    lr__free(text);
-    return status;
-}
-
 static int is_empty_folder(const char *path) {
     DIR *folder = opendir(path);
     int entries = 0;
@@ -135,7 +121,7 @@ lr_status lr__work_begin(const lr__blocks *b) {
     LR_TRY(forget_blocks(b));
     json = json_pack("{s:s, s:i, s:s}", "format", format_name, "version", 1, "run", hash);
     LR_FAIL_IF(!json, LR_E_NOMEM, "out of memory for JSON");
-    status = write_json(path, json);
+    status = lr__json_save(path, json, 2, 1);
 done:
     json_decref(json);
     lr__free(path);
@@ -239,8 +225,7 @@ static lr_status put_module(const lr__blocks *b, const lr_compress_event *e, fin
                               (json_int_t)e->rank, "sharers", (json_int_t)e->sharers, "predicted",
                               e->predicted, "measured", e->measured, "stored", e->stored, "total",
                               e->total, "largest_mix", e->largest_mix, "storage", e->storage);
-    LR_FAIL_IF(json_object_set_new(f->events, e->module, event), LR_E_NOMEM,
-               "out of memory for JSON");
+    LR_TRY(lr__json_set(f->events, e->module, event));
     LR_TRY(lr_model_find_linear(b->draft, e->module, &linear));
     LR_TRY(lr__outgoing_linear(&structure, list, linear, 0));
     LR_FAIL_IF(json_object_set(f->modules, e->module, structure), LR_E_NOMEM,

@@ -92,21 +92,6 @@ static lr_status compare(probe *p, double *kl, double *nll) {
     return LR_OK;
 }
 
-static lr_status save_file(const probe *p) {
-    lr_status status = LR_OK;
-    char *text = NULL;
-    lr__output output = {0};
-    if (!p->opts.path) return LR_OK;
-    LR_TRY(lr__json_text(&text, p->file, 1));
-    LR_TRY(lr__output_begin(&output, p->opts.path, 0, 1));
-    LR_TRY(lr__file_write(output.staging, text, strlen(text)));
-    LR_TRY(lr__output_commit(&output));
-done:
-    lr__output_end(&output);
-    lr__free(text);
-    return status;
-}
-
 static lr_status new_file(probe *p) {
     p->file = json_pack("{s:s, s:i, s:s, s:i, s:I, s:{}, s:{}}", "format", "lowrank-sensitivity",
                         "version", 1, "key", p->key, "window", p->opts.window, "windows",
@@ -152,10 +137,12 @@ static int32_t recall(const probe *p, const char *module, int64_t rank, lr_sensi
 static lr_status remember(const probe *p, const lr_sensitivity_event *e) {
     json_t *known = json_pack("{s:I, s:f, s:f, s:f}", "rank", (json_int_t)e->rank, "share",
                               e->share, "kl", e->kl, "nll", e->nll);
-    if (json_object_set_new(json_object_get(p->file, "modules"), e->module, known) ||
-        json_object_set_new(json_object_get(p->file, "weights"), e->module, json_real(e->weight)))
-        return lr__fail(LR_E_NOMEM, "out of memory for JSON");
-    return save_file(p);
+    lr_status status = LR_OK;
+    LR_TRY(lr__json_set(json_object_get(p->file, "modules"), e->module, known));
+    LR_TRY(lr__json_set(json_object_get(p->file, "weights"), e->module, json_real(e->weight)));
+    if (p->opts.path) status = lr__json_save(p->opts.path, p->file, 1, 1);
+done:
+    return status;
 }
 
 static lr_status measure(probe *p, const lr_model *cut, lr_sensitivity_event *e) {
