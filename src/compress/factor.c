@@ -9,11 +9,6 @@
 
 static const double loss_tolerance = 1e-6;
 
-/* Puts the module before the message. */
-static lr_status named(lr_status status, const lr__factor_problem *problem) {
-    return status < 0 ? lr__fail_in(status, "%s", problem->name ? problem->name : "matrix") : LR_OK;
-}
-
 /* Directions C says nothing of: K - U_k U_k' K, the part of K no known direction reaches, has rank
  * rows - k or less, and its own plain SVD says where further ranks do most for other inputs. */
 static lr_status complete(lr__directions *known, double *right, const lr__factor_core *core) {
@@ -134,7 +129,7 @@ lr_status lr__factor_basis_sketch(lr__factor_basis **out, const lr__factor_probl
 done:
     lr__blas_leave();
     lr__factor_basis_free(basis);
-    return named(status, problem);
+    return lr__factor_named(status, problem);
 }
 
 lr_status lr__factor_basis_new(lr__factor_basis **out, const lr__factor_problem *problem,
@@ -195,14 +190,10 @@ done:
     return status;
 }
 
-/* b~ = b + (W - W~) mu: the mean of the outputs stays what it was. */
 static lr_status shift_bias(lr__factors *out, const double *e, const lr__factor_problem *problem) {
     lr_status status = lr__new_aligned(&out->bias, (size_t)problem->out, sizeof *out->bias);
-    for (int64_t i = 0; status == LR_OK && i < problem->out; i++) {
-        double sum = problem->bias ? problem->bias[i] : 0;
-        for (int64_t j = 0; j < problem->in; j++) sum += e[i * problem->in + j] * problem->mean[j];
-        out->bias[i] = (float)sum;
-    }
+    for (int64_t i = 0; status == LR_OK && i < problem->out; i++)
+        out->bias[i] = lr__factor_shifted(problem, i, e + i * problem->in);
     return status;
 }
 
@@ -256,7 +247,7 @@ done:
     lr__blas_leave();
     lr__aligned_free(e);
     if (status < 0) lr__factors_clear(out);
-    return named(status, problem);
+    return lr__factor_named(status, problem);
 }
 
 void lr__factors_clear(lr__factors *factors) {
@@ -292,5 +283,5 @@ done:
     lr__blas_leave();
     lr__aligned_free(factors);
     lr__aligned_free(e);
-    return named(status, problem);
+    return lr__factor_named(status, problem);
 }

@@ -44,6 +44,11 @@ struct lr__factor_basis {
 
 /* factor_problem.c. Messages name what is wrong; the entry points of factor.c name the module. */
 lr_status lr__factor_check(const lr__factor_problem *problem, int32_t method);
+/* Puts the module before the message. */
+lr_status lr__factor_named(lr_status status, const lr__factor_problem *problem);
+/* Number `row` of b~ = b + (W - W~) mu, which keeps the mean of the outputs; `e` is that row of
+ * W - W~. */
+float lr__factor_shifted(const lr__factor_problem *problem, int64_t row, const double *e);
 /* W as binary64 [out, in]; aligned, owned. */
 lr_status lr__factor_weight(double **out, const lr__factor_problem *problem);
 /* C - mu mu' [in, in]; aligned, owned. */

@@ -72,5 +72,5 @@ done:
     lr__aligned_free(moments);
     lr__factor_norm_clear(&norm);
     lr__factor_core_clear(&core);
-    return status < 0 ? lr__fail_in(status, "%s", problem->name ? problem->name : "matrix") : LR_OK;
+    return lr__factor_named(status, problem);
 }

@@ -19,6 +19,10 @@ int32_t lr__factor_is_orthonormal(int32_t method) {
     return method == LR__FACTOR_PCA || method == LR__FACTOR_AFM || method == LR__FACTOR_QR;
 }
 
+lr_status lr__factor_named(lr_status status, const lr__factor_problem *problem) {
+    return status < 0 ? lr__fail_in(status, "%s", problem->name ? problem->name : "matrix") : LR_OK;
+}
+
 /* Whether C itself is needed, and not only something of it. */
 static int needs_gram(int32_t method) {
     return method != LR__FACTOR_SVD && method != LR__FACTOR_ASVD && method != LR__FACTOR_QR;
@@ -174,6 +178,12 @@ lr_status lr__factor_weight(double **out, const lr__factor_problem *problem) {
     for (size_t i = 0; i < count; i++) w[i] = problem->weight[i];
     *out = w;
     return LR_OK;
+}
+
+float lr__factor_shifted(const lr__factor_problem *problem, int64_t row, const double *e) {
+    double sum = problem->bias ? (double)problem->bias[row] : 0;
+    for (int64_t j = 0; j < problem->in; j++) sum += e[j] * problem->mean[j];
+    return (float)sum;
 }
 
 lr_status lr__factor_centred(double **out, const lr__factor_problem *problem) {

@@ -155,9 +155,7 @@ static void shift_bias(lr__factors *f, const double *e, const lr__factor_problem
                        const int32_t *rows, int64_t count) {
     for (int64_t i = 0; i < count && f->bias && p->mean; i++) {
         int64_t row = rows ? rows[i] : i;
-        double sum = p->bias ? (double)p->bias[row] : 0;
-        for (int64_t j = 0; j < p->in; j++) sum += e[i * p->in + j] * p->mean[j];
-        f->bias[row] = (float)sum;
+        f->bias[row] = lr__factor_shifted(p, row, e + i * p->in);
     }
 }
 
@@ -181,10 +179,6 @@ static lr_status judge(double *stored, lr__factors *f, const lr__refit *r,
     *stored += loss;
     lr__aligned_free(e);
     return status;
-}
-
-static lr_status named(lr_status status, const lr__factor_problem *problem) {
-    return status < 0 ? lr__fail_in(status, "%s", problem->name ? problem->name : "matrix") : LR_OK;
 }
 
 lr_status lr__refit_factors(lr__factors *f, const lr__factor_problem *problem,
@@ -215,7 +209,7 @@ done:
     lr__aligned_free(r.right);
     lr__aligned_free(weight);
     lr__factor_norm_clear(&norm);
-    return named(status, problem);
+    return lr__factor_named(status, problem);
 }
 
 /* One half of a pivot form: the rows of W that `picked` names, against factors of binary32. A NULL
@@ -273,5 +267,5 @@ lr_status lr__refit_pivot(lr__pivot *pivot, lr__factors *f, const lr__factor_pro
 done:
     lr__blas_leave();
     lr__factor_norm_clear(&norm);
-    return named(status, problem);
+    return lr__factor_named(status, problem);
 }
