@@ -147,10 +147,6 @@ done:
     return status;
 }
 
-static int64_t length_of(const lr__rank_item *item) {
-    return item->out < item->in ? item->out : item->in;
-}
-
 static double sum_of(const double *spectrum, int64_t count) {
     double sum = 0;
     for (int64_t i = count; i-- > 0;) sum += spectrum[i];
@@ -160,7 +156,7 @@ static double sum_of(const double *spectrum, int64_t count) {
 /* What the ranks of each module are worth, in place of the spectra. */
 static void weigh(choice *c) {
     for (int64_t i = 0; i < c->count; i++) {
-        int64_t count = length_of(&c->items[i]);
+        int64_t count = lr__rank_full(&c->items[i]);
         double total = sum_of(c->spectra[i], count), scale = 1;
         if (c->how->kind != LR__ALLOCATION_ENERGY) scale = total > 0 ? 1 / total : 0;
         if (c->how->weights) scale *= c->how->weights[c->modules[i]];
@@ -182,7 +178,7 @@ static lr_status spend_by_effective_rank(choice *c, int64_t budget) {
     lr_status status = lr__new(&measure, (size_t)c->count, sizeof *measure);
     if (status < 0) return status;
     for (int64_t i = 0; i < c->count; i++)
-        measure[i] = effective_rank(c->spectra[i], length_of(&c->items[i]));
+        measure[i] = effective_rank(c->spectra[i], lr__rank_full(&c->items[i]));
     status = lr__ranks_proportional(c->items, c->count, budget, c->how->floor, measure);
     lr__free(measure);
     return status;

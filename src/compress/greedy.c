@@ -29,10 +29,6 @@ typedef struct offer {
     int64_t rank, cost;
 } offer;
 
-static int64_t length_of(const lr__rank_item *item) {
-    return item->out < item->in ? item->out : item->in;
-}
-
 /* saved[r] is what rank r saves, saved[length] what dense does. */
 static offer best_offer(const lr__rank_item *item, const double *saved, int64_t left) {
     int64_t most = lr__rank_most(item), now = lr__rank_cost(item, item->rank);
@@ -42,7 +38,7 @@ static offer best_offer(const lr__rank_item *item, const double *saved, int64_t 
         int is_dense = rank > most;
         int64_t cost = lr__rank_cost(item, is_dense ? 0 : rank) - now;
         if (cost > left) continue;
-        double gain = saved[is_dense ? length_of(item) : rank] - saved[item->rank];
+        double gain = saved[is_dense ? lr__rank_full(item) : rank] - saved[item->rank];
         double slope = cost > 0 ? gain / (double)cost : INFINITY;
         if (slope > best.slope) best = (offer){slope, is_dense ? 0 : rank, cost};
     }
@@ -68,7 +64,7 @@ static void take_offers(lr__rank_item *items, int64_t count, int64_t left, doubl
 static lr_status check_worth(const lr__rank_item *items, int64_t count,
                              const double *const *worth) {
     for (int64_t i = 0; i < count; i++) {
-        for (int64_t r = 0; r < length_of(&items[i]); r++)
+        for (int64_t r = 0; r < lr__rank_full(&items[i]); r++)
             if (!(worth[i][r] >= 0) || !isfinite(worth[i][r]))
                 return lr__fail(LR_E_NUMERIC, "matrix %lld: rank %lld is worth %g", (long long)i,
                                 (long long)r + 1, worth[i][r]);
@@ -91,7 +87,7 @@ static lr_status begin(lr__rank_item *items, int64_t count, int64_t budget, doub
 }
 
 static lr_status sum_up(double **out, const lr__rank_item *item, const double *worth) {
-    int64_t length = length_of(item);
+    int64_t length = lr__rank_full(item);
     lr_status status = lr__new(out, (size_t)length + 1, sizeof **out);
     for (int64_t r = 0; status >= 0 && r < length; r++) (*out)[r + 1] = (*out)[r] + worth[r];
     return status;

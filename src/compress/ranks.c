@@ -62,9 +62,7 @@ static int64_t marginal_cost(const lr__rank_item *item) {
     return cost_of_rank(item, item->rank + 1) - cost_of_rank(item, item->rank);
 }
 
-static int64_t item_cost(const lr__rank_item *item) {
-    return item->rank ? cost_of_rank(item, item->rank) : dense_cost(item);
-}
+static int64_t item_cost(const lr__rank_item *item) { return lr__rank_cost(item, item->rank); }
 
 int64_t lr__rank_params(const lr__rank_item *item) {
     lr__rank_item numbers = *item;
@@ -77,7 +75,7 @@ int64_t lr__rank_cost(const lr__rank_item *item, int64_t rank) {
 }
 
 int64_t lr__rank_most(const lr__rank_item *item) {
-    int64_t rank = item->out < item->in ? item->out : item->in;
+    int64_t rank = lr__rank_full(item);
     while (rank && cost_of_rank(item, rank) >= dense_cost(item)) rank--;
     return rank;
 }
@@ -188,7 +186,7 @@ static int is_shorter(const lr__rank_item *a, const lr__rank_item *b, share s) {
 
 /* The largest rank whose cost is within the share. */
 static int64_t rank_of_share(const lr__rank_item *item, share s) {
-    int64_t low = 0, high = item->out < item->in ? item->out : item->in;
+    int64_t low = 0, high = lr__rank_full(item);
     while (low < high) {
         int64_t middle = (low + high + 1) / 2;
         if ((wide)s.dense * cost_of_rank(item, middle) <= (wide)s.budget * dense_cost(item))

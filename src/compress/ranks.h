@@ -42,6 +42,10 @@ int64_t lr__rank_stacked_out(const lr__rank_item *items, int64_t count, int64_t 
  * 0 when none does. */
 int64_t lr__rank_cost(const lr__rank_item *item, int64_t rank);
 int64_t lr__rank_most(const lr__rank_item *item);
+/* The largest rank there is, min(out, in). */
+static inline int64_t lr__rank_full(const lr__rank_item *item) {
+    return item->out < item->in ? item->out : item->in;
+}
 
 /* Parameters of all items at their ranks, and the cost of all dense. */
 lr_status lr__ranks_params(int64_t *out, const lr__rank_item *items, int64_t count);
