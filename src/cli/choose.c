@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SELF_TEXT_SEED = 1 }; /* 0 is kept for calibration */
-
 static int load(held_text *held, const cli_choice *c, const lr_tokenizer *tokenizer,
                 const char *path) {
     int32_t most = c->windows > c->probe_windows ? c->windows : c->probe_windows;
@@ -31,10 +29,9 @@ done:
     return code;
 }
 
-int choice_begin(cli_choice *c, const cli_job *job, const lr_model *model) {
+int choice_begin(cli_choice *c, const lr_model *model) {
     const lr_tokenizer *tokenizer;
     int code;
-    (void)job;
     c->window = texts_window(model, c->window);
     c->count = c->texts.count ? c->texts.count : 1;
     c->held = calloc((size_t)c->count, sizeof *c->held);
@@ -43,7 +40,7 @@ int choice_begin(cli_choice *c, const cli_job *job, const lr_model *model) {
     for (int32_t i = 0; i < c->texts.count; i++)
         TRY(load(&c->held[i], c, tokenizer, c->texts.items[i]));
     if (!c->texts.count)
-        TRY(texts_write(&c->held[0].tokens, model, SELF_TEXT_SEED, c->windows, c->window));
+        TRY(texts_write(&c->held[0].tokens, model, TEXTS_SEED_JUDGE, c->windows, c->window));
 done:
     return code;
 }

@@ -37,7 +37,7 @@ typedef struct cli_choice {
             .least = 2)
 
 /* Reads or writes the texts. */
-int choice_begin(cli_choice *c, const cli_job *job, const lr_model *model);
+int choice_begin(cli_choice *c, const lr_model *model);
 /* Measures sensitivities, kept beside the plan, and makes them the weights of `keep`. */
 int choice_measure(cli_choice *c, const cli_job *job, const lr_model *model, const lr_stats *stats);
 /* Judges each allocation by the mean KL over the texts and takes the best; the plan says so. */

@@ -185,19 +185,14 @@ static int save(const compression *c, const cli_job *job) {
     return report_status(lr_model_save(c->model, c->out, &opts), WHILE_WRITING);
 }
 
-static int put_pair(json_t *result, const char *key, int64_t before, int64_t after) {
-    return report_put(
-        result, key,
-        json_pack("{s:I,s:I}", "before", (json_int_t)before, "after", (json_int_t)after));
-}
-
 static int put_sizes(json_t *result, const lr_model_info *before, const lr_model *written) {
     lr_model_info after = {.size = sizeof after};
     int code;
     TRY(report_status(lr_model_get_info(written, &after), WHILE_WORKING));
-    TRY(put_pair(result, "parameters", before->parameters, after.parameters));
-    TRY(put_pair(result, "linear_parameters", before->linear_parameters, after.linear_parameters));
-    TRY(put_pair(result, "bytes", before->bytes, after.bytes));
+    TRY(report_pair(result, "parameters", before->parameters, after.parameters));
+    TRY(report_pair(result, "linear_parameters", before->linear_parameters,
+                    after.linear_parameters));
+    TRY(report_pair(result, "bytes", before->bytes, after.bytes));
     TRY(report_real(result, "kept_linear",
                     (double)after.linear_parameters / (double)before->linear_parameters));
     TRY(report_real(result, "kept_model", (double)after.parameters / (double)before->parameters));

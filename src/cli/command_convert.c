@@ -38,12 +38,6 @@ static int save(const conversion *c, const cli_job *job) {
     return report_status(status, WHILE_WRITING);
 }
 
-static int put_pair(json_t *result, const char *key, int64_t before, int64_t after) {
-    return report_put(
-        result, key,
-        json_pack("{s:I,s:I}", "before", (json_int_t)before, "after", (json_int_t)after));
-}
-
 /* What was written is opened again: the figures are those of the files. */
 static int put_sizes(const conversion *c, cli_job *job, const lr_model_info *before) {
     lr_model *written = NULL;
@@ -51,8 +45,8 @@ static int put_sizes(const conversion *c, cli_job *job, const lr_model_info *bef
     int code;
     TRY(job_open(job, &written, c->out));
     TRY(report_status(lr_model_get_info(written, &after), WHILE_WORKING));
-    TRY(put_pair(job->result, "parameters", before->parameters, after.parameters));
-    TRY(put_pair(job->result, "bytes", before->bytes, after.bytes));
+    TRY(report_pair(job->result, "parameters", before->parameters, after.parameters));
+    TRY(report_pair(job->result, "bytes", before->bytes, after.bytes));
 done:
     lr_model_free(written);
     return code;

@@ -20,8 +20,7 @@ done:
     return code;
 }
 
-/* Seed 0 is kept for calibration. */
-enum { SELF_WINDOWS = 16, SELF_SEED = 1 };
+enum { SELF_WINDOWS = 16 };
 
 int command_eval(cli_job *job) {
     const char *text = NULL, *reference_path = NULL;
@@ -56,7 +55,7 @@ int command_eval(cli_job *job) {
     if (text)
         TRY(texts_load(&tokens, tokenizer, text));
     else
-        TRY(texts_write(&tokens, reference ? reference : model, SELF_SEED,
+        TRY(texts_write(&tokens, reference ? reference : model, TEXTS_SEED_JUDGE,
                         windows ? windows : SELF_WINDOWS, opts.window));
     opts.windows = windows;
     opts.first_window = first;

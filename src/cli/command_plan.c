@@ -54,7 +54,7 @@ static int make_plan(planning *p, cli_job *job) {
         TRY(keep_uniform(k, job, p->model, &p->plan)); /* refuses before the long work */
         lr_plan_free(p->plan);
         p->plan = NULL;
-        TRY(choice_begin(&p->choice, job, p->model));
+        TRY(choice_begin(&p->choice, p->model));
     }
     if (measures) TRY(choice_measure(&p->choice, job, p->model, p->stats));
     if (k->allocation == KEEP_AUTO)

@@ -153,9 +153,7 @@ int keep_report(json_t *result, const lr_plan *plan, const lr_model *model) {
     int code;
     lr_plan_parameters(plan, &before, &after);
     TRY(report_status(lr_model_get_info(model, &info), WHILE_WORKING));
-    TRY(report_put(
-        result, "parameters",
-        json_pack("{s:I,s:I}", "before", (json_int_t)before, "after", (json_int_t)after)));
+    TRY(report_pair(result, "parameters", before, after));
     TRY(report_real(result, "kept_linear", (double)after / (double)before));
     TRY(report_real(result, "kept_model",
                     (double)(info.parameters - before + after) / (double)info.parameters));

@@ -75,6 +75,12 @@ int report_count(json_t *object, const char *key, int64_t value) {
     return report_put(object, key, json_integer(value));
 }
 
+int report_pair(json_t *object, const char *key, int64_t before, int64_t after) {
+    return report_put(
+        object, key,
+        json_pack("{s:I,s:I}", "before", (json_int_t)before, "after", (json_int_t)after));
+}
+
 int report_flush(void) {
     if (!fflush(stdout) && !ferror(stdout)) return CODE_DONE;
     return report_fail(CODE_FAILED, "standard output: cannot write: %s", strerror(errno));

@@ -39,6 +39,8 @@ void report_log(int32_t level, const char *line, void *user);
 int report_put(json_t *object, const char *key, json_t *value);
 int report_real(json_t *object, const char *key, double value);
 int report_count(json_t *object, const char *key, int64_t value);
+/* {"before": ..., "after": ...} */
+int report_pair(json_t *object, const char *key, int64_t before, int64_t after);
 /* Bytes as a string; what is not UTF-8 becomes U+FFFD, one for each maximal invalid part. */
 json_t *report_text(const char *bytes, size_t count);
 

@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SELF_TEXT_SEED = 0 }; /* 1 is kept for judging */
-
 /* "FILE:WEIGHT": the last colon before a number splits. */
 static int split_weight(sample_text *item, const char *given) {
     const char *colon = strrchr(given, ':');
@@ -96,7 +94,7 @@ static int load_self(cli_samples *s, json_t *result, const lr_model *model) {
     json_t *about = json_object();
     int code = about ? CODE_DONE : report_nomem();
     if (code) goto done;
-    TRY(texts_write(&s->written, model, SELF_TEXT_SEED, s->samples, s->window));
+    TRY(texts_write(&s->written, model, TEXTS_SEED_LEARN, s->samples, s->window));
     TRY(report_real(about, "weight", s->self_weight));
     TRY(report_count(about, "windows", s->samples));
     TRY(report_put(result, "self_text", json_incref(about)));

@@ -12,6 +12,8 @@ typedef struct token_list {
 int texts_encode(token_list *out, const lr_tokenizer *tokenizer, const char *text, size_t bytes);
 /* The whole file is one text; an empty one is refused. */
 int texts_load(token_list *out, const lr_tokenizer *tokenizer, const char *path);
+/* Seeds of self-written text: what a model learnt from does not judge it. */
+enum { TEXTS_SEED_LEARN = 0, TEXTS_SEED_JUDGE = 1 };
 /* What the model writes itself: windows of tokens, the same for the same seed. */
 int texts_write(token_list *out, const lr_model *model, uint64_t seed, int32_t windows,
                 int32_t window);
