@@ -143,6 +143,12 @@ static int shares_with_earlier(const lr_plan *plan, int32_t which) {
     return 0;
 }
 
+static const char *storage_of(const lr__task *t) {
+    return lr__plan_storage_name(t->is_pivot    ? LR__STORAGE_PIVOT
+                                 : t->count > 1 ? LR__STORAGE_SHARED
+                                                : LR__STORAGE_TWO_FACTOR);
+}
+
 static lr_status report(work *w, const lr__task *t, const lr_linear *linear) {
     lr_compress_event event = {.size = sizeof event,
                                .module = linear->name,
@@ -150,9 +156,7 @@ static lr_status report(work *w, const lr__task *t, const lr_linear *linear) {
                                .predicted = t->factors.predicted,
                                .measured = t->factors.measured,
                                .total = t->factors.total,
-                               .storage = t->is_pivot    ? "pivot"
-                                          : t->count > 1 ? "shared"
-                                                         : "two-factor",
+                               .storage = storage_of(t),
                                .largest_mix = t->pivot.largest,
                                .sharers = t->count,
                                .stored = t->stored,

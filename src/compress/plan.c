@@ -79,6 +79,12 @@ done:
     return status;
 }
 
+int32_t lr__plan_find(const lr_plan *plan, const char *module) {
+    for (int32_t i = 0; i < plan->count; i++)
+        if (!strcmp(plan->modules[i], module)) return i;
+    return -1;
+}
+
 lr_status lr__plan_set_rank(lr_plan *plan, int32_t which, int64_t rank) {
     lr__rank_item *item = &plan->items[which];
     int64_t out = lr__rank_stacked_out(plan->items, plan->count, which);
@@ -291,9 +297,9 @@ int64_t lr_plan_rank(const lr_plan *plan, int32_t index) {
 
 lr_status lr_plan_set_rank(lr_plan *plan, const char *module, int64_t rank) {
     if (!plan || !module) return lr__fail(LR_E_INVALID, "lr_plan_set_rank: plan and module");
-    for (int32_t i = 0; i < plan->count; i++)
-        if (!strcmp(plan->modules[i], module)) return lr__plan_set_rank(plan, i, rank);
-    return lr__fail(LR_E_NOTFOUND, "%s: not in the plan", module);
+    int32_t which = lr__plan_find(plan, module);
+    if (which < 0) return lr__fail(LR_E_NOTFOUND, "%s: not in the plan", module);
+    return lr__plan_set_rank(plan, which, rank);
 }
 
 void lr_plan_parameters(const lr_plan *plan, int64_t *before, int64_t *after) {

@@ -20,6 +20,8 @@ struct lr_plan {
 const char *lr__plan_storage_name(int32_t storage);
 lr_status lr__plan_find_storage(const char *name, int32_t *storage);
 lr_status lr__plan_set_rank(lr_plan *plan, int32_t which, int64_t rank);
+/* Index of a module, -1 when the plan does not name it. */
+int32_t lr__plan_find(const lr_plan *plan, const char *module);
 
 /* All modules that match, dense. */
 lr_status lr__plan_of_modules(lr_plan **out, const lr_model *model, const char *pattern,

@@ -62,11 +62,9 @@ static lr_status take_ranks(lr_plan *plan, const json_t *ranks, const char *path
     const char *name;
     const json_t *unused;
     json_object_foreach((json_t *)ranks, name, unused) {
-        int32_t i = 0;
         (void)unused;
-        while (i < plan->count && strcmp(plan->modules[i], name)) i++;
-        LR_FAIL_IF(i == plan->count, LR_E_NOTFOUND, "%s: %s: no such linear module to factorise",
-                   path, name);
+        LR_FAIL_IF(lr__plan_find(plan, name) < 0, LR_E_NOTFOUND,
+                   "%s: %s: no such linear module to factorise", path, name);
     }
 done:
     return status;

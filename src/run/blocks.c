@@ -36,8 +36,7 @@ int32_t lr__blocks_planned(const lr__blocks *b, int32_t layer, int32_t first, in
 lr_status lr__blocks_note(lr__blocks *b, const lr_compress_event *event) {
     lr_compress_event *kept = &b->events[b->event_count++];
     *kept = *event;
-    for (int32_t i = 0; i < b->plan->count; i++)
-        if (!strcmp(b->plan->modules[i], event->module)) kept->module = b->plan->modules[i];
+    kept->module = b->plan->modules[lr__plan_find(b->plan, event->module)];
     if (!b->fn || !b->fn(event, b->user)) return LR_OK;
     return lr__fail(LR_E_CANCELLED, "compress: cancelled at %s", event->module);
 }

@@ -130,13 +130,12 @@ done:
 
 static lr_status read_event(lr_compress_event *event, const lr__blocks *b, int32_t item,
                             const json_t *events, const char *path) {
-    static const char *const storages[] = {"two-factor", "pivot", "shared"};
     lr_status status = LR_OK;
+    int32_t storage;
     const json_t *json = json_object_get(events, b->plan->modules[item]);
-    const char *storage = json_string_value(json_object_get(json, "storage"));
     *event = (lr_compress_event){.size = sizeof *event, .module = b->plan->modules[item]};
-    for (size_t i = 0; storage && i < sizeof storages / sizeof *storages; i++)
-        if (!strcmp(storages[i], storage)) event->storage = storages[i];
+    if (lr__plan_find_storage(json_string_value(json_object_get(json, "storage")), &storage) >= 0)
+        event->storage = lr__plan_storage_name(storage);
     LR_TRY(lr__json_int(json, "rank", &event->rank, path));
     LR_TRY(lr__json_int(json, "sharers", &event->sharers, path));
     LR_TRY(lr__json_real(json, "predicted", &event->predicted, path));

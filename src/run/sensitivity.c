@@ -164,9 +164,8 @@ done:
 
 static int32_t note_share(const lr_compress_event *event, void *user) {
     const probe *p = user;
-    for (int32_t i = 0; i < p->plan->count; i++)
-        if (!strcmp(p->plan->modules[i], event->module))
-            p->shares[i] = event->total > 0 ? event->measured / event->total : 0;
+    int32_t which = lr__plan_find(p->plan, event->module);
+    p->shares[which] = event->total > 0 ? event->measured / event->total : 0;
     return 0;
 }
 
