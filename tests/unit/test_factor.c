@@ -48,6 +48,25 @@ START_TEST(loss_is_the_tail) {
 }
 END_TEST
 
+/* O8: the eigenvalues of G alone, which allocations take, are the squared singular values too. */
+START_TEST(spectrum_alone_is_that_of_the_product) {
+    static const int32_t kinds[] = {LR__FACTOR_PCA, LR__FACTOR_SVD};
+    for (int s = 0; s < SHAPES; s++)
+        for (int k = 0; k < 2; k++) {
+            fixture f = fixture_new(shapes[s], 160, decays[_i], 30);
+            double *tails = fixture_tails(&f, kinds[k]), *values = zeros(fixture_full(&f));
+            lr__factor_problem asked = f.problem;
+            if (kinds[k] == LR__FACTOR_SVD) asked.gram = NULL;
+            CHECK_OK(lr__factor_spectrum(values, &asked));
+            for (int64_t r = 0; r < fixture_full(&f); r++)
+                CHECK_NEAR(values[r], tails[r] - tails[r + 1], 1e-9 * tails[0]);
+            free(values);
+            free(tails);
+            fixture_free(&f);
+        }
+}
+END_TEST
+
 /* O6: leaving component i out costs its energy and nothing else. */
 START_TEST(components_are_additive) {
     int32_t method = methods[_i];
@@ -72,6 +91,7 @@ END_TEST
 
 /* O7: four routes, one W~, where the spectrum has a gap. */
 START_TEST(routes_agree) {
+    int compared = 0;
     for (int s = 0; s < SHAPES - 3; s++) {
         fixture f = fixture_new(shapes[s], 300, decays[_i], 3);
         lr__factor_basis *pca = basis_of(&f, LR__FACTOR_PCA);
@@ -83,6 +103,7 @@ START_TEST(routes_agree) {
                 if (r < pca->count && pca->spectrum[r - 1] < 1.002 * pca->spectrum[r]) continue;
                 double *a = basis_approx(pca, 0, r), *b = basis_approx(other, 0, r);
                 CHECK_NEAR(difference(a, b, f.m * f.n), 0, 1e-8);
+                compared++;
                 free(a);
                 free(b);
             }
@@ -91,6 +112,7 @@ START_TEST(routes_agree) {
         lr__factor_basis_free(pca);
         fixture_free(&f);
     }
+    ck_assert_int_gt(compared, 300);
 }
 END_TEST
 
@@ -107,6 +129,64 @@ START_TEST(each_norm_has_its_winner) {
                         loss_at(&f, bases[own], r, methods[own]),
                         loss_at(&f, bases[other], r, methods[own]) + 1e-9 * bases[own]->total);
         for (int i = 0; i < METHODS; i++) lr__factor_basis_free(bases[i]);
+        fixture_free(&f);
+    }
+}
+END_TEST
+
+/* Loss on the inputs of what is best for them, against a `base` that is best for something else:
+ * W~ is its left left' W, or with `is_right` W left left', its directions being of the inputs. */
+static void check_least(const fixture *f, const lr__factor_basis *best,
+                        const lr__factor_basis *base, int is_right) {
+    double *w = weight_of(f);
+    for (int64_t r = 1; r < best->count; r = next_rank(r, best->count)) {
+        double *approx = basis_approx(base, 0, r), *projected = zeros(f->m * f->n);
+        for (int64_t i = 0; i < f->m && is_right; i++)
+            for (int64_t k = 0; k < f->n; k++)
+                for (int64_t j = 0; j < f->n; j++)
+                    projected[i * f->n + j] += w[i * f->n + k] * approx[k * f->n + j];
+        ck_assert_double_le(
+            loss_at(f, best, r, LR__FACTOR_PCA),
+            explicit_loss(f, is_right ? projected : approx, LR__FACTOR_PCA) + 1e-9 * best->total);
+        free(approx);
+        free(projected);
+    }
+    free(w);
+}
+
+/* O9: no scale of the channels and no choice among the directions of the inputs loses less. The
+ * latter are the outputs of an identity. */
+START_TEST(scales_and_input_directions_lose_more) {
+    for (int s = 0; s < SHAPES; s++) {
+        fixture f = fixture_new(shapes[s], 160, decays[_i], 30);
+        lr__factor_basis *best = basis_of(&f, LR__FACTOR_PCA), *other;
+        double *mean = zeros(f.n);
+        memcpy(mean, f.scale, (size_t)f.n * sizeof *mean);
+        for (int kind = 0; kind < 5; kind++) { /* powers 0.25, 1 and 2 of mean |x|; rms; max */
+            static const double powers[] = {0.5, 2, 4};
+            for (int64_t j = 0; j < f.n; j++) {
+                double most = 0;
+                for (int64_t k = 0; k < f.tokens; k++)
+                    most = fmax(most, fabs(f.x[j * f.tokens + k]));
+                f.scale[j] = kind < 3    ? pow(mean[j], powers[kind])
+                             : kind == 3 ? sqrt(f.gram[j * (f.n + 1)])
+                                         : most;
+            }
+            other = basis_of(&f, LR__FACTOR_ASVD);
+            check_least(&f, best, other, 0);
+            lr__factor_basis_free(other);
+        }
+        float *identity = calloc((size_t)(f.n * f.n), sizeof *identity);
+        for (int64_t j = 0; j < f.n; j++) identity[j * (f.n + 1)] = 1;
+        lr__factor_problem inputs = f.problem;
+        inputs.out = f.n;
+        inputs.weight = identity;
+        CHECK_OK(lr__factor_basis_new(&other, &inputs, LR__FACTOR_PCA));
+        check_least(&f, best, other, 1);
+        lr__factor_basis_free(other);
+        lr__factor_basis_free(best);
+        free(identity);
+        free(mean);
         fixture_free(&f);
     }
 }
@@ -198,13 +278,14 @@ START_TEST(bias_keeps_the_mean) {
             }
             double *approx = basis_approx(afm, 0, r);
             for (int64_t i = 0; i < f.m; i++) {
-                double teacher = f.bias[i], student = cut.bias[i], formula = 0, size = 1;
+                double teacher = f.bias[i], student = cut.bias[i], formula = 0;
+                double size = fabs(student); /* what binary32 rounds */
                 for (int64_t j = 0; j < f.n; j++) {
                     teacher += w[i * f.n + j] * f.mean[j];
                     student += approx[i * f.n + j] * f.mean[j];
                     size += fabs(w[i * f.n + j] * f.mean[j]);
                 }
-                CHECK_NEAR(student, teacher, 1e-6 * size);
+                CHECK_NEAR(student, teacher, 1e-7 * size);
                 for (int64_t k = 0; k < f.m; k++) {
                     double project = 0, ybar = f.bias[k];
                     for (int64_t c = 0; c < r; c++)
@@ -212,7 +293,7 @@ START_TEST(bias_keeps_the_mean) {
                     for (int64_t j = 0; j < f.n; j++) ybar += w[k * f.n + j] * f.mean[j];
                     formula += project * f.bias[k] + ((i == k) - project) * ybar;
                 }
-                CHECK_NEAR(cut.bias[i], formula, 1e-6 * size);
+                CHECK_NEAR(cut.bias[i], formula, 1e-7 * size);
             }
             free(approx);
             lr__factors_clear(&cut);
@@ -250,34 +331,41 @@ START_TEST(no_mean_is_pca) {
 }
 END_TEST
 
-/* O19: rotating the input space moves nothing; scaling X scales the loss and keeps W~. */
-START_TEST(input_basis_does_not_matter) {
-    fixture f = fixture_new(shapes[_i], 200, 1, 1);
-    uint64_t state = 99;
-    double *q = orthogonal(f.n, &state), *w = weight_of(&f), *x = zeros(f.n * f.tokens);
-    lr__factor_basis *before = basis_of(&f, LR__FACTOR_PCA);
-    for (int64_t i = 0; i < f.n; i++)
-        for (int64_t p = 0; p < f.n; p++)
-            for (int64_t k = 0; k < f.tokens; k++)
-                x[i * f.tokens + k] += 1000 * q[i * f.n + p] * f.x[p * f.tokens + k];
-    for (int64_t i = 0; i < f.m; i++)
-        for (int64_t j = 0; j < f.n; j++) {
-            double sum = 0;
-            for (int64_t p = 0; p < f.n; p++) sum += w[i * f.n + p] * q[j * f.n + p];
-            f.weight[i * f.n + j] = (float)sum;
+/* Channels [n] `step` apart, neighbours turned by the triangle 3, 4, 5 and what has no neighbour
+ * times 5, in three passes: 125 times a rotation, which keeps integers integers. */
+static void turn_channels(double *x, int64_t n, int64_t step) {
+    for (int64_t pass = 0; pass < 3; pass++)
+        for (int64_t i = -(pass % 2); i < n; i += 2) {
+            double *a = i < 0 ? NULL : x + i * step, *b = i + 1 < n ? x + (i + 1) * step : NULL;
+            double first = a ? *a : 0, second = b ? *b : 0;
+            if (a) *a = b ? 3 * first + 4 * second : 5 * first;
+            if (b) *b = a ? 3 * second - 4 * first : 5 * second;
         }
-    memcpy(f.x, x, (size_t)(f.n * f.tokens) * sizeof *x);
+}
+
+/* O19: turning the input space moves nothing; its scale only the loss. */
+START_TEST(input_basis_does_not_matter) {
+    static const int32_t optimal[] = {LR__FACTOR_WHITEN, LR__FACTOR_WHITEN_EIG, LR__FACTOR_PCA,
+                                      LR__FACTOR_QR};
+    fixture f = fixture_new(shapes[_i], 200, 1, 1);
+    for (int64_t i = 0; i < f.m * f.n; i++) f.weight[i] = rintf(8 * f.weight[i]);
+    lr__factor_basis *before = basis_of(&f, LR__FACTOR_PCA);
+    double *w = weight_of(&f);
+    for (int64_t i = 0; i < f.m; i++) turn_channels(w + i * f.n, f.n, 1);
+    for (int64_t i = 0; i < f.m * f.n; i++) {
+        f.weight[i] = (float)w[i];
+        ck_assert_double_eq((double)f.weight[i], w[i]);
+    }
+    for (int64_t k = 0; k < f.tokens; k++) turn_channels(f.x + k, f.n, f.tokens);
     fixture_moments(&f);
-    for (int32_t method = LR__FACTOR_WHITEN; method <= LR__FACTOR_PCA; method++) {
-        lr__factor_basis *after = basis_of(&f, method);
+    for (int o = 0; o < 4; o++) {
+        lr__factor_basis *after = basis_of(&f, optimal[o]);
         for (int64_t r = 0; r < before->count; r++)
-            CHECK_NEAR(after->spectrum[r], 1e6 * before->spectrum[r], 1e-6 * after->total);
+            CHECK_NEAR(after->spectrum[r], pow(5, 12) * before->spectrum[r], 1e-9 * after->total);
         lr__factor_basis_free(after);
     }
     lr__factor_basis_free(before);
-    free(x);
     free(w);
-    free(q);
     fixture_free(&f);
 }
 END_TEST
@@ -382,6 +470,62 @@ START_TEST(mean_squared_error_is_predicted) {
 }
 END_TEST
 
+/* The tokens of a fixture of its own, every other one left to `odd`. */
+static void split_tokens(fixture *f, fixture *odd) {
+    double *all = f->x;
+    int64_t half = f->tokens / 2;
+    *odd = *f;
+    f->x = zeros(f->n * half);
+    odd->x = zeros(f->n * half);
+    odd->gram = zeros(f->n * f->n);
+    f->tokens = odd->tokens = half;
+    for (int64_t i = 0; i < 2 * f->n * half; i++) (i % 2 ? odd : f)->x[i / 2] = all[i];
+    fixture_moments(odd); /* vectors and root are those of f, who comes last */
+    fixture_moments(f);
+    odd->problem.gram = odd->gram;
+    f->problem.mean = odd->problem.mean = NULL;
+    free(all);
+}
+
+/* What directions chosen by one half lose on it, and on the other. */
+static void add_losses(const fixture *own, const fixture *other, int64_t rank, double *seen,
+                       double *held) {
+    lr__factor_basis *basis = basis_of(own, LR__FACTOR_PCA);
+    lr__factors cut;
+    double loss;
+    CHECK_OK(lr__factor_basis_cut(&cut, basis, &own->problem, rank));
+    CHECK_OK(lr__factor_loss(&loss, &other->problem, rank, cut.left, cut.right));
+    double *approx = factors_approx(own, &cut);
+    CHECK_NEAR(loss, explicit_loss(other, approx, LR__FACTOR_PCA), 1e-9 * cut.total);
+    *seen += cut.measured;
+    *held += loss;
+    free(approx);
+    lr__factors_clear(&cut);
+    lr__factor_basis_free(basis);
+}
+
+/* O32: of tokens twice the channels, either half losing more of what the other half chose. */
+START_TEST(held_out_loss_is_larger) {
+    for (int s = 0; s < 7; s++) {
+        fixture f = fixture_new(shapes[s], 4 * shapes[s].n, decays[_i], 30), odd;
+        int64_t full = fixture_full(&f);
+        double most = 1;
+        split_tokens(&f, &odd);
+        for (int64_t r = 1; r < full; r = next_rank(r, full)) {
+            double seen = 0, held = 0;
+            add_losses(&f, &odd, r, &seen, &held);
+            add_losses(&odd, &f, r, &seen, &held);
+            ck_assert_double_ge(held, seen);
+            most = fmax(most, held / seen);
+        }
+        ck_assert_double_gt(most, 1.05);
+        free(odd.x);
+        free(odd.gram);
+        fixture_free(&f);
+    }
+}
+END_TEST
+
 /* O29: full rank is W, for plenty of tokens, half as many as channels, and one. */
 START_TEST(full_rank_is_the_weight) {
     static const int64_t tokens[] = {160, 4, 1};
@@ -412,9 +556,11 @@ Suite *factor_suite(void) {
     TCase *tests = tcase_create("identities");
     tcase_set_timeout(tests, 60);
     tcase_add_loop_test(tests, loss_is_the_tail, 0, METHODS * DECAYS);
+    tcase_add_loop_test(tests, spectrum_alone_is_that_of_the_product, 0, DECAYS);
     tcase_add_loop_test(tests, components_are_additive, 0, METHODS);
     tcase_add_loop_test(tests, routes_agree, 0, DECAYS);
     tcase_add_loop_test(tests, each_norm_has_its_winner, 0, DECAYS);
+    tcase_add_loop_test(tests, scales_and_input_directions_lose_more, 0, DECAYS);
     tcase_add_loop_test(tests, exact_rank_is_found, 0, METHODS);
     tcase_add_loop_test(tests, ranks_are_nested, 0, METHODS);
     tcase_add_loop_test(tests, bias_keeps_the_mean, 0, DECAYS);
@@ -424,6 +570,7 @@ Suite *factor_suite(void) {
     tcase_add_loop_test(tests, asvd_is_a_scaled_svd, 0, SHAPES);
     tcase_add_loop_test(tests, rms_is_whitening_of_independent_channels, 0, SHAPES);
     tcase_add_test(tests, mean_squared_error_is_predicted);
+    tcase_add_loop_test(tests, held_out_loss_is_larger, 0, DECAYS);
     tcase_add_loop_test(tests, full_rank_is_the_weight, 0, METHODS);
     suite_add_tcase(suite, tests);
     return suite;

@@ -128,6 +128,36 @@ START_TEST(ill_conditioned) {
 }
 END_TEST
 
+/* O17 with moments of rotated inputs rounded to binary32, as a cheap collector would leave them:
+ * Cholesky has to fall back, and above the rounding every route is still at the optimum. */
+START_TEST(moments_in_binary32_serve) {
+    static const double conditions[] = {1e8, 1e9, 1e10};
+    int damped = 0;
+    for (int s = 0; s < 7; s++) {
+        fixture f = fixture_new(shapes[s], 200, 1, 1);
+        fill_spectrum(&f, conditions[_i], 1);
+        double *tails = fixture_tails(&f, LR__FACTOR_PCA);
+        for (int64_t i = 0; i < f.n * f.n; i++) f.gram[i] = (float)f.gram[i];
+        for (int32_t method = LR__FACTOR_WHITEN; method <= LR__FACTOR_PCA; method++) {
+            lr__factor_basis *basis = NULL;
+            CHECK_OK(lr__factor_basis_new(&basis, &f.problem, method));
+            damped += basis->damping > 0;
+            for (int64_t r = 1; r < basis->count; r++) {
+                double *approx = basis_approx(basis, 0, r);
+                double loss = explicit_loss(&f, approx, LR__FACTOR_PCA);
+                ck_assert(isfinite(loss));
+                if (tails[r] > 1e-6 * tails[0]) ck_assert_double_le(loss, 1.001 * tails[r]);
+                free(approx);
+            }
+            lr__factor_basis_free(basis);
+        }
+        free(tails);
+        fixture_free(&f);
+    }
+    if (_i == 2) ck_assert_int_gt(damped, 0);
+}
+END_TEST
+
 /* Outlier channels cost whitening no accuracy, even far below the total. */
 START_TEST(whitening_is_accurate_under_outliers) {
     for (int s = 0; s < 7; s++) {
@@ -179,6 +209,36 @@ START_TEST(damping_is_bounded) {
             fixture_free(&f);
         }
     ck_assert_int_gt(damped, 10);
+}
+END_TEST
+
+/* O18: the more damping is put into C by hand, the more is lost, up to what it may cost. */
+START_TEST(more_damping_loses_more) {
+    for (int s = 0; s < 7; s++) {
+        fixture f = fixture_new(shapes[s], 160, 2, 30);
+        double *tails = fixture_tails(&f, LR__FACTOR_PCA), *last = zeros(f.n);
+        double *exact = zeros(f.n), gain = 0;
+        for (int64_t i = 0; i < f.n; i++) exact[i] = f.gram[i * (f.n + 1)];
+        for (double damping = 1e-8; damping < 10; damping *= 100) {
+            lr__factor_basis *basis = NULL;
+            for (int64_t i = 0; i < f.n; i++) f.gram[i * (f.n + 1)] = exact[i] * (1 + damping);
+            CHECK_OK(lr__factor_basis_new(&basis, &f.problem, methods[_i]));
+            for (int64_t r = 1; r < basis->count; r++) {
+                double *approx = basis_approx(basis, 0, r);
+                double loss = explicit_loss(&f, approx, LR__FACTOR_PCA);
+                ck_assert_double_ge(loss, fmax(last[r], tails[r]) - 1e-9 * tails[0]);
+                gain = fmax(gain, loss / tails[r]);
+                last[r] = loss;
+                free(approx);
+            }
+            lr__factor_basis_free(basis);
+        }
+        ck_assert_double_gt(gain, 1.1);
+        free(exact);
+        free(last);
+        free(tails);
+        fixture_free(&f);
+    }
 }
 END_TEST
 
@@ -486,8 +546,10 @@ Suite *factor_hard_suite(void) {
     tcase_add_loop_test(tests, zero_weight, 0, METHODS);
     tcase_add_loop_test(tests, dead_constant_and_equal_channels, 0, METHODS);
     tcase_add_loop_test(tests, ill_conditioned, 0, METHODS);
+    tcase_add_loop_test(tests, moments_in_binary32_serve, 0, 3);
     tcase_add_loop_test(tests, whitening_is_accurate_under_outliers, 0, 2);
     tcase_add_test(tests, damping_is_bounded);
+    tcase_add_loop_test(tests, more_damping_loses_more, 1, 4);
     tcase_add_test(tests, damping_leaves_the_norm_alone);
     tcase_add_test(tests, constant_inputs_have_no_covariance);
     tcase_add_loop_test(tests, extreme_scales, 0, METHODS);
