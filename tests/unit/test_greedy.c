@@ -138,6 +138,39 @@ START_TEST(equal_costs_are_exact) {
 }
 END_TEST
 
+/* O23: equal matrices with equal spectra and measures get equal ranks, but for what is left over.
+ */
+START_TEST(equal_spectra_share_equally) {
+    enum { EQUAL = 5 };
+    double measure[EQUAL];
+    for (int i = 0; i < EQUAL; i++) {
+        for (int r = 0; r < 30; r++) values[i][r] = pow(0.8, r);
+        worth[i] = values[i];
+        measure[i] = 3;
+    }
+    for (int64_t rank = 8; rank <= 10; rank++)
+        for (int more = 0; more < EQUAL; more++) {
+            lr__rank_item greedy[EQUAL], proportional[EQUAL];
+            for (int i = 0; i < EQUAL; i++)
+                greedy[i] = proportional[i] = (lr__rank_item){.out = 40, .in = 30, .storage = _i};
+            int64_t one = cost_of(greedy, rank), step = cost_of(greedy, rank + 1) - one;
+            int64_t budget = EQUAL * one + more * step;
+            ck_assert_int_eq(lr__ranks_greedy(greedy, EQUAL, budget, 0, worth), LR_OK);
+            ck_assert_int_eq(lr__ranks_proportional(proportional, EQUAL, budget, 0, measure),
+                             LR_OK);
+            int64_t over[2] = {0};
+            for (int i = 0; i < EQUAL; i++) {
+                ck_assert(greedy[i].rank == rank || greedy[i].rank == rank + 1);
+                ck_assert(proportional[i].rank == rank || proportional[i].rank == rank + 1);
+                over[0] += greedy[i].rank - rank;
+                over[1] += proportional[i].rank - rank;
+            }
+            ck_assert_int_eq(over[0], more);
+            ck_assert_int_eq(over[1], more);
+        }
+}
+END_TEST
+
 /* One flat spectrum and one steep one of the same shape: factors save nothing of the flat one for
  * their cost, so it stays dense and the steep one pays. */
 START_TEST(flat_spectra_stay_dense) {
@@ -246,6 +279,7 @@ Suite *greedy_suite(void) {
     TCase *tests = tcase_create("greedy");
     tcase_add_loop_test(tests, near_the_best_of_all, 0, 2);
     tcase_add_test(tests, equal_costs_are_exact);
+    tcase_add_loop_test(tests, equal_spectra_share_equally, 0, 2);
     tcase_add_test(tests, flat_spectra_stay_dense);
     tcase_add_test(tests, floors_are_shares_of_uniform);
     tcase_add_test(tests, proportions_are_kept);

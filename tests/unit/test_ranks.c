@@ -79,24 +79,50 @@ START_TEST(one_matrix_follows_the_formula) {
 }
 END_TEST
 
-/* The published ranks of TinyLlama, two-factor, where budgets are spent on one shape at a time. */
+/* O22 in pivot form: r (m + n - r) numbers within the budget, those of one rank more beyond it. */
+START_TEST(one_pivot_matrix_follows_the_formula) {
+    static const int64_t shapes[][2] = {
+        {2048, 2048}, {256, 2048}, {5632, 2048}, {2048, 5632}, {7, 3}};
+    for (int s = 0; s < 5; s++) {
+        int64_t m = shapes[s][0], n = shapes[s][1], last = 0;
+        for (int thousandth = 450; thousandth < 1000; thousandth++) {
+            lr__rank_item item = {m, n, 0, LR__STORAGE_PIVOT, 0, 0, 0};
+            int64_t budget = 0, told = thousandth * m * n / 1000;
+            ck_assert_int_eq(lr__ranks_budget(&budget, thousandth / 1000.0, m * n), LR_OK);
+            ck_assert_int_eq(budget, told);
+            ck_assert_int_eq(lr__ranks_uniform(&item, 1, budget), LR_OK);
+            int64_t r = item.rank;
+            ck_assert_int_ge(r, 1);
+            ck_assert_int_le(r * (m + n - r), budget);
+            ck_assert_int_gt((r + 1) * (m + n - r - 1), budget);
+            ck_assert_int_ge(r, last);
+            last = r;
+        }
+    }
+}
+END_TEST
+
+/* The ranks of TinyLlama's shapes (SVD-LLM and PIFA), one shape at a time, in both storages. */
 START_TEST(tiny_llama_ranks) {
+    static const int64_t shapes[3][2] = {{2048, 2048}, {256, 2048}, {5632, 2048}};
     static const struct {
         double keep;
-        int64_t square, narrow, wide;
-    } rows[] = {
-        {0.8, 819, 182, 1201}, {0.6, 614, 136, 901}, {0.5, 512, 113, 750}, {0.4, 409, 91, 600}};
-    for (int i = 0; i < 4; i++) {
-        lr__rank_item square = {2048, 2048, 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0},
-                      narrow = {256, 2048, 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0},
-                      wide = {5632, 2048, 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0};
-        check_keep(&square, 1, rows[i].keep);
-        check_keep(&narrow, 1, rows[i].keep);
-        check_keep(&wide, 1, rows[i].keep);
-        ck_assert_int_eq(square.rank, rows[i].square);
-        ck_assert_int_eq(narrow.rank, rows[i].narrow);
-        ck_assert_int_eq(wide.rank, rows[i].wide);
-    }
+        int64_t factors[3], pivots[3];
+    } rows[] = {{0.8, {819, 182, 1201}, {1132, 199, 1490}},
+                {0.6, {614, 136, 901}, {752, 145, 1042}},
+                {0.5, {512, 113, 750}, {599, 120, 843}},
+                {0.4, {409, 91, 600}, {461, 94, 656}}};
+    for (int i = 0; i < 4; i++)
+        for (int s = 0; s < 3; s++) {
+            int64_t m = shapes[s][0], n = shapes[s][1], budget;
+            lr__rank_item factors = {m, n, 0, LR__STORAGE_TWO_FACTOR, 0, 0, 0},
+                          pivots = {m, n, 0, LR__STORAGE_PIVOT, 0, 0, 0};
+            check_keep(&factors, 1, rows[i].keep);
+            ck_assert_int_eq(factors.rank, rows[i].factors[s]);
+            ck_assert_int_eq(lr__ranks_budget(&budget, rows[i].keep, m * n), LR_OK);
+            ck_assert_int_eq(lr__ranks_uniform(&pivots, 1, budget), LR_OK);
+            ck_assert_int_eq(pivots.rank, rows[i].pivots[s]);
+        }
 }
 END_TEST
 
@@ -261,6 +287,7 @@ Suite *ranks_suite(void) {
     TCase *tests = tcase_create("budgets");
     tcase_add_test(tests, llama_at_every_keep);
     tcase_add_test(tests, one_matrix_follows_the_formula);
+    tcase_add_test(tests, one_pivot_matrix_follows_the_formula);
     tcase_add_test(tests, tiny_llama_ranks);
     tcase_add_test(tests, equal_shapes_share_equally);
     tcase_add_test(tests, shortfall_is_counted_in_ranks);
