@@ -5,7 +5,7 @@
 #include "factor_fixture.h"
 
 enum { OUT = 5, IN = 14, TOKENS = 900, RANK = 3 };
-static const double ridge = 1e-3, blend = 0.7;
+static double ridge = 1e-3, blend = 0.7;
 
 static lr__device device;
 static lr__arena arena;
@@ -110,11 +110,11 @@ START_TEST(gradient_is_zero) {
 }
 END_TEST
 
-static void factors_of(double *product, const float *w) {
+static void factors_of(double *product, const float *w, const double *moments) {
     lr__factor_basis *basis;
     lr__factors f;
     const lr__factor_problem problem = {
-        .out = OUT, .in = IN, .weight = w, .gram = gram, .name = "test"};
+        .out = OUT, .in = IN, .weight = w, .gram = moments, .name = "test"};
     CHECK_OK(lr__factor_basis_new(&basis, &problem, LR__FACTOR_PCA));
     CHECK_OK(lr__factor_basis_cut(&f, basis, &problem, RANK));
     for (int o = 0; o < OUT; o++)
@@ -130,13 +130,18 @@ static void factors_of(double *product, const float *w) {
 START_TEST(its_factors_are_better) {
     lr__drift drift;
     float corrected[OUT * IN];
-    double plain[OUT * IN], anchored[OUT * IN], turned[OUT * IN];
+    double plain[OUT * IN], anchored[OUT * IN], turned[OUT * IN], dense[IN * IN] = {0};
+    for (int t = 0; t < TOKENS; t++)
+        for (int i = 0; i < IN * IN; i++)
+            dense[i] += share[t] * (double)x[t * IN + i / IN] * (double)x[t * IN + i % IN];
     solve(&drift);
     memcpy(corrected, weight, sizeof weight);
     CHECK_OK(lr__drift_correct(&drift, blend, OUT, corrected));
-    factors_of(plain, weight);
-    factors_of(anchored, corrected);
+    factors_of(anchored, corrected, gram);
     double best = loss(anchored, 0);
+    factors_of(plain, weight, gram);
+    ck_assert(best < 0.9 * loss(plain, 0));
+    factors_of(plain, weight, dense);
     ck_assert(best < 0.9 * loss(plain, 0));
     /* No other matrix of its rank nearby is better: rows and columns mixed a little. */
     for (int n = 0; n < 40; n++) {
@@ -153,6 +158,56 @@ START_TEST(its_factors_are_better) {
             }
         ck_assert(loss(turned, 0) > best);
     }
+    lr__drift_clear(&drift);
+}
+END_TEST
+
+/* Squares of the singular values of the targets within the span of the compressed inputs, and
+ * `total`, the square of the targets. */
+static double *squares_within(double *total) {
+    double *q = zeros(IN * TOKENS), within[OUT * IN] = {0};
+    *total = 0;
+    for (int i = 0; i < IN; i++) {
+        double square = 0;
+        for (int t = 0; t < TOKENS; t++) q[i * TOKENS + t] = sqrt(share[t]) * z[t * IN + i];
+        for (int p = 0; p < 2 * i; p++) {
+            double dot = 0, *other = q + p % i * TOKENS;
+            for (int t = 0; t < TOKENS; t++) dot += q[i * TOKENS + t] * other[t];
+            for (int t = 0; t < TOKENS; t++) q[i * TOKENS + t] -= dot * other[t];
+        }
+        for (int t = 0; t < TOKENS; t++) square += pow(q[i * TOKENS + t], 2);
+        for (int t = 0; t < TOKENS; t++) q[i * TOKENS + t] /= sqrt(square);
+    }
+    for (int t = 0; t < TOKENS; t++)
+        for (int o = 0; o < OUT; o++) {
+            double y = 0;
+            for (int i = 0; i < IN; i++) {
+                double a = x[t * IN + i], c = z[t * IN + i];
+                y += sqrt(share[t]) * (double)weight[o * IN + i] * (c + blend * (a - c));
+            }
+            for (int i = 0; i < IN; i++) within[o * IN + i] += y * q[i * TOKENS + t];
+            *total += y * y;
+        }
+    free(q);
+    return jacobi_squares(within, OUT, IN);
+}
+
+/* O15: what a rank loses is the target less its largest directions within reach of the inputs. */
+START_TEST(loss_is_what_is_out_of_reach) {
+    static const double blends[] = {0.25, 0.7, 1};
+    lr__drift drift;
+    float corrected[OUT * IN];
+    double anchored[OUT * IN], expected;
+    blend = blends[_i];
+    ridge = 0;
+    solve(&drift);
+    memcpy(corrected, weight, sizeof weight);
+    CHECK_OK(lr__drift_correct(&drift, blend, OUT, corrected));
+    factors_of(anchored, corrected, gram);
+    double *squares = squares_within(&expected), total = expected;
+    for (int i = 0; i < RANK; i++) expected -= squares[i];
+    CHECK_NEAR(loss(anchored, 0), expected, 1e-7 * total);
+    free(squares);
     lr__drift_clear(&drift);
 }
 END_TEST
@@ -189,6 +244,7 @@ Suite *drift_suite(void) {
     tcase_add_checked_fixture(all, setup, teardown);
     tcase_add_test(all, gradient_is_zero);
     tcase_add_test(all, its_factors_are_better);
+    tcase_add_loop_test(all, loss_is_what_is_out_of_reach, 0, 3);
     tcase_add_test(all, no_drift_no_change);
     tcase_add_test(all, refused_numbers);
     suite_add_tcase(suite, all);
