@@ -174,15 +174,58 @@ START_TEST(test_refused) {
 }
 END_TEST
 
+enum { LONG_SAMPLES = 96, LONG_WINDOW = 16, LONG_TEXT = LONG_SAMPLES * LONG_WINDOW };
+
+static lr_eval_result eval_kept(const lr_stats *stats, double keep, const int32_t *ids) {
+    lr_eval_result result = {.size = sizeof result};
+    lr_eval_opts opts;
+    lr_plan_opts plan_opts;
+    lr_model *copy;
+    lr_plan *plan;
+    lr_eval_opts_init(&opts, sizeof opts);
+    lr_plan_opts_init(&plan_opts, sizeof plan_opts);
+    opts.window = LONG_WINDOW;
+    opts.reference = model;
+    plan_opts.keep = keep;
+    CHECK_OK(lr_model_clone(&copy, model));
+    CHECK_OK(lr_plan_new(&plan, model, &plan_opts));
+    CHECK_OK(lr_compress(copy, plan, stats, NULL, NULL, NULL));
+    CHECK_OK(lr_eval(&result, copy, ids, LONG_TEXT, &opts));
+    lr_plan_free(plan);
+    lr_model_free(copy);
+    return result;
+}
+
+/* O30: on text the dense model wrote, what keeps more of it has the lower perplexity and KL, and
+ * nothing has a lower perplexity than it. */
+START_TEST(keeping_more_loses_less) {
+    int32_t *ids = calloc(2 * LONG_TEXT, sizeof *ids);
+    for (int k = 0; k < 2; k++)
+        CHECK_OK(lr_self_text(model, (uint64_t)k, LONG_SAMPLES, LONG_WINDOW, ids + k * LONG_TEXT));
+    lr_stats *stats = stats_of(model, ids, LONG_TEXT, LONG_WINDOW);
+    lr_eval_result last = {.perplexity = INFINITY, .kl = INFINITY};
+    for (int tenth = 2; tenth <= 10; tenth += 2) {
+        lr_eval_result now = eval_kept(stats, tenth / 10.0, ids + LONG_TEXT);
+        ck_assert_double_lt(now.perplexity, 0.9 * last.perplexity);
+        ck_assert_double_lt(now.kl, 0.9 * last.kl);
+        last = now;
+    }
+    lr_stats_free(stats);
+    free(ids);
+}
+END_TEST
+
 Suite *self_text_suite(void) {
     Suite *suite = suite_create("self_text");
     TCase *tests = tcase_create("self_text");
+    tcase_set_timeout(tests, 30);
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, test_text);
     tcase_add_test(tests, test_cache);
     tcase_add_test(tests, test_corrupted);
     tcase_add_test(tests, test_unwritable);
     tcase_add_test(tests, test_refused);
+    tcase_add_test(tests, keeping_more_loses_less);
     suite_add_tcase(suite, tests);
     return suite;
 }
