@@ -1,0 +1,62 @@
+/* Gradients by parameter. */
+#include "nn/gradients.h"
+
+#include "base/mem.h"
+
+#include <string.h>
+
+/* Where the parameter is, or belongs. */
+static size_t place_of(const lr__gradients *gradients, const lr__param *param) {
+    size_t low = 0, high = gradients->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if ((uintptr_t)gradients->items[middle].param < (uintptr_t)param)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static int is_at(const lr__gradients *gradients, size_t place, const lr__param *param) {
+    return place < gradients->count && gradients->items[place].param == param;
+}
+
+lr_status lr__gradients_add(lr__gradients *gradients, lr__param *param) {
+    lr_status status = LR_OK;
+    size_t place = place_of(gradients, param), count = (size_t)lr__param_count(param);
+    float *values = NULL;
+    if (is_at(gradients, place, param)) return LR_OK;
+    LR_TRY(lr__new_aligned(&values, count, sizeof *values));
+    memset(values, 0, count * sizeof *values);
+    LR_TRY(lr__grow(&gradients->items, &gradients->capacity, gradients->count + 1,
+                    sizeof *gradients->items));
+    memmove(gradients->items + place + 1, gradients->items + place,
+            (gradients->count - place) * sizeof *gradients->items);
+    gradients->items[place] = (lr__gradient){.param = lr__param_keep(param), .values = values};
+    gradients->count++;
+    values = NULL;
+done:
+    lr__aligned_free(values);
+    return status;
+}
+
+float *lr__gradient_of(const lr__gradients *gradients, const lr__param *param) {
+    size_t place = place_of(gradients, param);
+    return is_at(gradients, place, param) ? gradients->items[place].values : NULL;
+}
+
+void lr__gradients_zero(lr__gradients *gradients) {
+    for (size_t i = 0; i < gradients->count; i++)
+        memset(gradients->items[i].values, 0,
+               (size_t)lr__param_count(gradients->items[i].param) * sizeof(float));
+}
+
+void lr__gradients_clear(lr__gradients *gradients) {
+    for (size_t i = 0; i < gradients->count; i++) {
+        lr__param_drop(gradients->items[i].param);
+        lr__aligned_free(gradients->items[i].values);
+    }
+    lr__free(gradients->items);
+    *gradients = (lr__gradients){0};
+}
