@@ -45,7 +45,7 @@ typedef struct lr__stored_task {
     const void *w;  /* [outs] rows, row_bytes apart */
     int64_t row_bytes;
     const int32_t *take; /* [outs] rows of w that make the outputs; NULL: the first ones */
-    const void *scales; /* LR_I8: binary16, one for 32 numbers; rows scale_bytes apart */
+    const void *scales;  /* LR_I8: binary16, one for 32 numbers; rows scale_bytes apart */
     int64_t scale_bytes;
     float *y; /* [outs] */
 } lr__stored_task;
@@ -95,12 +95,23 @@ typedef struct lr__kernels {
      * same array. */
     void (*rmsnorm)(int64_t n, const float *x, const float *weight, float epsilon, float *y);
 
+    /* dx += the derivative along x of rmsnorm's y, and dweight += the one along weight: dy * x over
+     * the root of the mean square. Sums over the row in binary64; dweight may be NULL. dx and
+     * dweight are no other array of the call. */
+    void (*rmsnorm_backward)(int64_t n, const float *x, const float *weight, float epsilon,
+                             const float *dy, float *dx, float *dweight);
+
     /* Rotates x[0..n) in place, pairs (i, i + n/2), by angles whose cosines and sines are given
-     * for i < n/2 (the Hugging Face order). */
+     * for i < n/2 (the Hugging Face order). Backward is the rotation by negated sines. */
     void (*rope)(int64_t n, const float *cosine, const float *sine, float *x);
 
     /* out = silu(gate) * up; out may be gate or up. */
     void (*swiglu)(int64_t n, const float *gate, const float *up, float *out);
+
+    /* Writes the derivatives of swiglu along gate and up, from dout, the one along its output. Each
+     * of dgate and dup may be any of gate, up, dout. */
+    void (*swiglu_backward)(int64_t n, const float *gate, const float *up, const float *dout,
+                            float *dgate, float *dup);
 
     /* y += scale * x */
     void (*axpy)(int64_t n, float scale, const float *x, float *y);

@@ -112,8 +112,10 @@ void lr__kernels_fill_avx2(lr__kernels *table) {
     table->pack = lr__pack_avx2;
     table->panel_columns = 16;
     table->rmsnorm = rmsnorm;
+    table->rmsnorm_backward = lr__rmsnorm_backward_avx2;
     table->rope = rope;
     table->swiglu = swiglu;
+    table->swiglu_backward = lr__swiglu_backward_avx2;
     table->axpy = axpy;
     table->scale = lr__scale_avx2;
     table->multiply = multiply;

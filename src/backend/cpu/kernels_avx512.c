@@ -115,8 +115,10 @@ void lr__kernels_fill_avx512(lr__kernels *table) {
     table->pack = lr__pack_avx512;
     table->panel_columns = 64;
     table->rmsnorm = rmsnorm;
+    table->rmsnorm_backward = lr__rmsnorm_backward_avx512;
     table->rope = rope;
     table->swiglu = swiglu;
+    table->swiglu_backward = lr__swiglu_backward_avx512;
     table->axpy = axpy;
     table->scale = lr__scale_avx512;
     table->multiply = multiply;

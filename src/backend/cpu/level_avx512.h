@@ -18,6 +18,11 @@ void lr__scale_avx512(int64_t n, float scale, const float *x, float *y);
 float lr__max_avx512(int64_t n, const float *x);
 double lr__exp_sum_avx512(int64_t n, const float *x, float shift, float *y);
 
+void lr__rmsnorm_backward_avx512(int64_t n, const float *x, const float *weight, float epsilon,
+                                 const float *dy, float *dx, float *dweight);
+void lr__swiglu_backward_avx512(int64_t n, const float *gate, const float *up, const float *dout,
+                                float *dgate, float *dup);
+
 void lr__attend_avx512(int64_t count, int64_t dim, const float *q, const float *keys, int64_t ldk,
                        const float *values, int64_t ldv, float scale, float *scores, float *out);
 void lr__attend_block_avx512(const lr__attend_task *task);

@@ -39,4 +39,9 @@ void lr__widen_c(int32_t dtype, const void *src, size_t n, float *dst);
 void lr__widen_blocks(int32_t dtype, const unsigned char *block, size_t n, float *dst);
 void lr__narrow_c(int32_t dtype, const float *src, size_t n, void *dst);
 
+void lr__rmsnorm_backward_c(int64_t n, const float *x, const float *weight, float epsilon,
+                            const float *dy, float *dx, float *dweight);
+void lr__swiglu_backward_c(int64_t n, const float *gate, const float *up, const float *dout,
+                           float *dgate, float *dup);
+
 #endif
