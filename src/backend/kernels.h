@@ -90,6 +90,9 @@ typedef struct lr__kernels {
     /* Panels of W' for W [cols][depth], rows ldw apart: what multiply_panels reads as B. */
     void (*pack)(int64_t cols, int64_t depth, const float *w, int64_t ldw, float *panels);
     int64_t panel_columns;
+    /* dst[c * ldd + r] = src[r * lds + c] for r < rows, c < cols. */
+    void (*transpose)(int64_t rows, int64_t cols, const float *src, int64_t lds, float *dst,
+                      int64_t ldd);
 
     /* y = x * weight / sqrt(mean(x^2) + epsilon); sum of squares in binary64. x and y may be the
      * same array. */

@@ -5,22 +5,16 @@
  * of a row depend on that row alone; tiles follow docs/threads.md.
  */
 #include "backend/matmul.h"
+#include "backend/panels.h"
 
 #include "tensor/dtype.h"
 
 #include <string.h>
 
 enum {
-    BLOCK_OUTS = 32,  /* outputs of one item of the dot form */
-    BLOCK_ROWS = 64,  /* rows that share a widened block while it is in the cache */
-    PACK_OUTS = 64,   /* outputs of one item of packing; whole panels at every level */
-    SLAB_OUTS = 1536, /* outputs packed at once */
-    TILE_ROWS = 516,  /* whole strips of six */
-    LEAST_TILE_ROWS = 96,
-    TILE_NUMBERS = 1 << 17 /* packed weights of a tile: half a second-level cache of 1 MiB */
+    BLOCK_OUTS = 32, /* outputs of one item of the dot form */
+    BLOCK_ROWS = 64  /* rows that share a widened block while it is in the cache */
 };
-
-static int64_t pieces(int64_t whole, int64_t piece) { return (whole + piece - 1) / piece; }
 
 static size_t row_bytes(const lr__matrix *w) { return lr__dtype_bytes(w->dtype, w->cols); }
 
@@ -63,7 +57,7 @@ typedef struct job {
     float *scratch; /* for each thread: a block of widened weights and, in the dot form, a tile */
     size_t scratch_each;
     float *slab; /* [slab_outs, in] in panels */
-    int64_t first, slab_outs, tile_rows, tile_outs, tiles_across;
+    int64_t first, slab_outs;
 } job;
 
 static int is_as_stored(const lr__matmul *m) { return m->w->dtype == LR_F32 && !m->take; }
@@ -130,7 +124,7 @@ static void stored_item(void *work, int64_t index, int32_t thread) {
                             .row_bytes = (int64_t)row_bytes(m->w),
                             .take = m->take ? m->take + out : NULL,
                             .scales = part.scales,
-                            .scale_bytes = pieces(m->w->cols, 32) * (int64_t)sizeof(uint16_t),
+                            .scale_bytes = lr__pieces(m->w->cols, 32) * (int64_t)sizeof(uint16_t),
                             .y = m->y + out};
     j->kernels->dot_stored(&task);
 }
@@ -169,7 +163,7 @@ static lr_status take_scratch(job *j, const lr__device *device, lr__arena *arena
 
 static lr_status run_dots(const lr__device *device, lr__arena *arena, const lr__matmul *m) {
     job j = {.m = m, .kernels = device->kernels};
-    int64_t items = pieces(m->out, BLOCK_OUTS);
+    int64_t items = lr__pieces(m->out, BLOCK_OUTS);
     if (is_widened_in_registers(&j)) {
         lr__pool_run(device->pool, items, stored_item, &j);
         return LR_OK;
@@ -183,8 +177,8 @@ static lr_status run_dots(const lr__device *device, lr__arena *arena, const lr__
 static void pack_item(void *work, int64_t index, int32_t thread) {
     const job *j = work;
     const lr__matmul *m = j->m;
-    int64_t out = index * PACK_OUTS;
-    int64_t outs = j->slab_outs - out < PACK_OUTS ? j->slab_outs - out : PACK_OUTS;
+    int64_t out = index * LR__PACK_COLS;
+    int64_t outs = j->slab_outs - out < LR__PACK_COLS ? j->slab_outs - out : LR__PACK_COLS;
     float *panels = j->slab + out * m->in;
     if (is_as_stored(m) && m->scale == 1) {
         j->kernels->pack(outs, m->in, stored_floats(m, j->first + out), m->w->cols, panels);
@@ -196,48 +190,27 @@ static void pack_item(void *work, int64_t index, int32_t thread) {
     j->kernels->pack(outs, m->in, block, m->in, panels);
 }
 
-static void batch_item(void *work, int64_t index, int32_t thread) {
-    (void)thread;
-    const job *j = work;
-    const lr__matmul *m = j->m;
-    int64_t t = index / j->tiles_across * j->tile_rows;
-    int64_t o = index % j->tiles_across * j->tile_outs;
-    lr__panel_task task = {
-        .rows = m->tokens - t < j->tile_rows ? m->tokens - t : j->tile_rows,
-        .cols = j->slab_outs - o < j->tile_outs ? j->slab_outs - o : j->tile_outs,
-        .depth = m->in,
-        .x = m->x + t * m->ldx,
-        .ldx = m->ldx,
-        .panels = j->slab + o * m->in,
-        .y = m->y + t * m->ldy + j->first + o,
-        .ldy = m->ldy,
-        .add = m->accumulate};
-    j->kernels->multiply_panels(&task);
-}
-
-/* Rows by even parts, two for each thread where there are enough; outputs by what the cache holds,
- * which leaves so many tiles that the slower core does not set the time. */
-static void choose_tiles(job *j, int64_t threads) {
-    int64_t tokens = j->m->tokens, parts = pieces(tokens, TILE_ROWS);
-    while (parts < 2 * threads && pieces(tokens, parts + 1) >= LEAST_TILE_ROWS) parts++;
-    j->tile_rows = pieces(pieces(tokens, parts), 6) * 6;
-    j->tile_outs = TILE_NUMBERS / (j->m->in + 1) / PACK_OUTS * PACK_OUTS;
-    if (j->tile_outs < PACK_OUTS) j->tile_outs = PACK_OUTS;
-    j->tiles_across = pieces(j->slab_outs, j->tile_outs);
-}
-
 static lr_status run_batch(const lr__device *device, lr__arena *arena, const lr__matmul *m) {
     job j = {.m = m, .kernels = device->kernels};
-    int64_t outs = pieces(m->out < SLAB_OUTS ? m->out : SLAB_OUTS, PACK_OUTS) * PACK_OUTS;
-    lr_status status = lr__arena_take(arena, &j.slab, (size_t)(outs * m->in), sizeof(float));
+    int64_t most = m->out < LR__SLAB_COLS ? m->out : LR__SLAB_COLS;
+    lr_status status =
+        lr__arena_take(arena, &j.slab, (size_t)lr__panel_numbers(most, m->in), sizeof(float));
     if (status >= 0 && !(is_as_stored(m) && m->scale == 1))
-        status = take_scratch(&j, device, arena, PACK_OUTS * (size_t)m->in);
+        status = take_scratch(&j, device, arena, LR__PACK_COLS * (size_t)m->in);
     if (status < 0) return status;
-    for (j.first = 0; j.first < m->out; j.first += SLAB_OUTS) {
-        j.slab_outs = m->out - j.first < SLAB_OUTS ? m->out - j.first : SLAB_OUTS;
-        choose_tiles(&j, lr__pool_threads(device->pool));
-        lr__pool_run(device->pool, pieces(j.slab_outs, PACK_OUTS), pack_item, &j);
-        lr__pool_run(device->pool, pieces(m->tokens, j.tile_rows) * j.tiles_across, batch_item, &j);
+    for (j.first = 0; j.first < m->out; j.first += LR__SLAB_COLS) {
+        j.slab_outs = m->out - j.first < LR__SLAB_COLS ? m->out - j.first : LR__SLAB_COLS;
+        lr__pool_run(device->pool, lr__pieces(j.slab_outs, LR__PACK_COLS), pack_item, &j);
+        lr__panel_task task = {.rows = m->tokens,
+                               .cols = j.slab_outs,
+                               .depth = m->in,
+                               .x = m->x,
+                               .ldx = m->ldx,
+                               .panels = j.slab,
+                               .y = m->y + j.first,
+                               .ldy = m->ldy,
+                               .add = m->accumulate};
+        lr__panels_multiply(device, &task);
     }
     return LR_OK;
 }

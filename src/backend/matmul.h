@@ -1,4 +1,4 @@
-/* Y = scale * X W' for a stored W of any type, widened block by block. */
+/* Y = scale * X W' for a stored W of any type, widened block by block, and its derivatives. */
 #ifndef LR_BACKEND_MATMUL_H
 #define LR_BACKEND_MATMUL_H
 
@@ -36,5 +36,27 @@ typedef struct lr__matmul {
 } lr__matmul;
 
 lr_status lr__matmul_run(const lr__device *device, lr__arena *arena, const lr__matmul *m);
+
+/* Of a loss by X and by W, given dY, its derivative by Y; sizes, take and scale as forward. */
+typedef struct lr__matmul_backward {
+    const lr__matrix *w;
+    int64_t out, in;
+    const int32_t *take;
+    int64_t take_limit;
+    int64_t tokens;
+    const float *x; /* needed for dw alone */
+    int64_t ldx;
+    const float *dy; /* [tokens, out], step lddy */
+    int64_t lddy;
+    float scale;
+    float *dx; /* [tokens, in], step lddx; NULL: not wanted */
+    int64_t lddx;
+    int32_t accumulate; /* adds to dx */
+    float *dw;          /* [rows, cols] of w, added to; NULL: not wanted */
+} lr__matmul_backward;
+
+/* Each sum runs up its axis in the same order whatever the threads. */
+lr_status lr__matmul_backward_run(const lr__device *device, lr__arena *arena,
+                                  const lr__matmul_backward *m);
 
 #endif

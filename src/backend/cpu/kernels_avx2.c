@@ -111,6 +111,7 @@ void lr__kernels_fill_avx2(lr__kernels *table) {
     table->multiply_panels = lr__multiply_panels_avx2;
     table->pack = lr__pack_avx2;
     table->panel_columns = 16;
+    table->transpose = lr__transpose_avx2;
     table->rmsnorm = rmsnorm;
     table->rmsnorm_backward = lr__rmsnorm_backward_avx2;
     table->rope = rope;

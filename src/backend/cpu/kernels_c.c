@@ -199,6 +199,12 @@ static void pack(int64_t cols, int64_t depth, const float *w, int64_t ldw, float
             panels[c / PANEL * PANEL * depth + i * PANEL + c % PANEL] = w[c * ldw + i];
 }
 
+static void transpose(int64_t rows, int64_t cols, const float *src, int64_t lds, float *dst,
+                      int64_t ldd) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < cols; c++) dst[c * ldd + r] = src[r * lds + c];
+}
+
 static void rmsnorm(int64_t n, const float *x, const float *weight, float epsilon, float *y) {
     double sum = 0;
     for (int64_t i = 0; i < n; i++) sum += (double)x[i] * x[i];
@@ -281,6 +287,7 @@ void lr__kernels_fill_c(lr__kernels *table) {
                            .multiply_panels = multiply_panels,
                            .pack = pack,
                            .panel_columns = PANEL,
+                           .transpose = transpose,
                            .rmsnorm = rmsnorm,
                            .rmsnorm_backward = lr__rmsnorm_backward_c,
                            .rope = rope,
