@@ -3,6 +3,7 @@
 #define LR_NN_LINEAR_H
 
 #include "ctx/ctx.h"
+#include "nn/gradients.h"
 #include "nn/param.h"
 
 #include <lowrank/linear.h>
@@ -124,5 +125,20 @@ enum { LR__GROUP_MOST = 8 };
 lr_status lr__linear_forward(const lr__evaluation *e, const lr_linear *const *modules,
                              int32_t count, const float *x, int64_t ldx, int64_t tokens,
                              float *const *y, const int64_t *ldy);
+
+/* What a backward pass needs of a forward, in the evaluation's arena: it and everything it was
+ * given must stay until then, x and the array of modules too. */
+typedef struct lr__linear_tape lr__linear_tape;
+lr_status lr__linear_forward_kept(const lr__evaluation *e, const lr_linear *const *modules,
+                                  int32_t count, const float *x, int64_t ldx, int64_t tokens,
+                                  float *const *y, const int64_t *ldy, lr__linear_tape **tape);
+
+/* The derivatives of a loss, given those by y[i], dy[i] with step lddy[i]: added to `gradients` of
+ * the parameters that have one, and written, or added where `accumulate`, to dx [tokens, in] with
+ * step lddx; dx NULL: not wanted. What leads to nothing wanted is not computed. Sums run in one
+ * order whatever the threads. */
+lr_status lr__linear_backward(const lr__linear_tape *tape, const float *const *dy,
+                              const int64_t *lddy, const lr__gradients *gradients, float *dx,
+                              int64_t lddx, int32_t accumulate);
 
 #endif

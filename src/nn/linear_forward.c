@@ -3,28 +3,13 @@
  * chains of a group form a forest whose roots read the input: chains that end in the same
  * operators share the nodes of that tail, so it is computed once.
  */
-#include "nn/linear.h"
+#include "nn/linear_forest.h"
 
 #include <string.h>
 
-enum { NODES_MOST = 64 };
-
-typedef struct node {
-    const lr__op *op;
-    int32_t parent;      /* index of the node whose value it reads; -1: the input */
-    int64_t out, in;     /* extents in use */
-    float *value;        /* [tokens, out]; NULL until needed */
-    int32_t uses;        /* nodes and terms that read the value */
-    int32_t is_absorbed; /* a gather of its rows, its only reader, computes it */
-} node;
-
-typedef struct forest {
-    const lr__evaluation *e;
-    const float *x;
-    int64_t ldx, tokens;
-    node nodes[NODES_MOST];
-    int32_t count;
-} forest;
+typedef lr__linear_tape forest;
+typedef lr__node node;
+typedef lr__sink sink;
 
 static const lr__overlay_use *overlay_use(const lr__evaluation *e, const void *overlay) {
     for (int32_t i = 0; i < e->overlay_count; i++)
@@ -47,9 +32,9 @@ static lr_status add_node(forest *f, const lr__op *op, int32_t parent, int32_t *
             return LR_OK;
         }
     }
-    if (f->count == NODES_MOST)
+    if (f->count == LR__NODES_MOST)
         return lr__fail(LR_E_UNSUPPORTED, "a group of modules with more than %d operators",
-                        NODES_MOST);
+                        LR__NODES_MOST);
     node made = {.op = op, .parent = parent, .out = out, .in = in};
     if (op->kind == LR__OP_DIAGONAL && made.in < made.out) made.out = made.in;
     f->nodes[f->count] = made;
@@ -69,7 +54,7 @@ static lr_status add_term(forest *f, const lr__term *term, int32_t *last) {
     return LR_OK;
 }
 
-static const float *input_of(const forest *f, const node *n, int64_t *step) {
+const float *lr__node_input(const forest *f, const node *n, int64_t *step) {
     if (n->parent < 0) {
         *step = f->ldx;
         return f->x;
@@ -96,7 +81,7 @@ static lr_status run_matrix(const forest *f, const node *n, float *y, int64_t ld
     }
     m.w = &n->op->param->matrix;
     m.in = n->in;
-    m.x = input_of(f, n, &m.ldx);
+    m.x = lr__node_input(f, n, &m.ldx);
     return lr__matmul_run(f->e->device, f->e->arena, &m);
 }
 
@@ -137,7 +122,7 @@ static void map_row(void *work, int64_t t, int32_t thread) {
 static lr_status run_map(const forest *f, const node *n, float *y, int64_t ldy, float scale,
                          int32_t accumulate) {
     map_job j = {.f = f, .n = n, .y = y, .ldy = ldy, .scale = scale, .accumulate = accumulate};
-    j.x = input_of(f, n, &j.ldx);
+    j.x = lr__node_input(f, n, &j.ldx);
     if (n->op->kind == LR__OP_DIAGONAL) {
         float *diagonal;
         lr_status status =
@@ -158,21 +143,21 @@ static lr_status run_node(const forest *f, const node *n, float *y, int64_t ldy,
                       : run_map(f, n, y, ldy, scale, accumulate);
 }
 
-static void absorb_gathered(forest *f, const int32_t *is_end) {
+static void absorb_gathered(forest *f) {
     for (int32_t i = 0; i < f->count; i++) {
         const node *n = &f->nodes[i];
         if (n->op->kind != LR__OP_GATHER || n->parent < 0) continue;
         node *matrix = &f->nodes[n->parent];
         matrix->is_absorbed =
-            matrix->op->kind == LR__OP_MATRIX && matrix->uses == 1 && !is_end[n->parent];
+            matrix->op->kind == LR__OP_MATRIX && matrix->uses == 1 && !matrix->is_end;
     }
 }
 
 /* Values that more than the one term at the chain's end reads, and all that lead there. */
-static lr_status compute_inner_nodes(forest *f, const int32_t *is_end) {
+static lr_status compute_inner_nodes(forest *f) {
     for (int32_t i = 0; i < f->count; i++) {
         node *n = &f->nodes[i];
-        if (n->is_absorbed || (is_end[i] && n->uses == 1)) continue;
+        if (n->is_absorbed || (n->is_end && n->uses == 1)) continue;
         lr_status status =
             lr__arena_take(f->e->arena, &n->value, (size_t)(f->tokens * n->out), sizeof(float));
         if (status >= 0) status = run_node(f, n, n->value, n->out, 1, 0);
@@ -202,13 +187,6 @@ static lr_status add_bias(const forest *f, const lr_linear *module, int64_t out,
     return LR_OK;
 }
 
-/* One use of a chain's last node: module, scale and the rows it counts for. */
-typedef struct sink {
-    int32_t module, node;
-    float scale;
-    const unsigned char *rows;
-} sink;
-
 static lr_status run_sink(const forest *f, const sink *s, float *y, int64_t ldy, int32_t first) {
     const node *n = &f->nodes[s->node];
     if (!n->value) return run_node(f, n, y, ldy, s->scale, !first);
@@ -217,49 +195,66 @@ static lr_status run_sink(const forest *f, const sink *s, float *y, int64_t ldy,
     return LR_OK;
 }
 
-static lr_status collect_sinks(forest *f, const lr_linear *const *modules, int32_t count,
-                               sink *sinks, int32_t *sink_count, int32_t *is_end) {
-    for (int32_t m = 0; m < count; m++)
-        for (int32_t t = 0; t < modules[m]->term_count; t++) {
-            const lr__term *term = &modules[m]->terms[t];
+static lr_status collect_sinks(forest *f) {
+    for (int32_t m = 0; m < f->module_count; m++)
+        for (int32_t t = 0; t < f->modules[m]->term_count; t++) {
+            const lr__term *term = &f->modules[m]->terms[t];
             const lr__overlay_use *use = NULL;
             if (term->overlay && !(use = overlay_use(f->e, term->overlay))) continue;
-            sink *s = &sinks[*sink_count];
+            sink *s = &f->sinks[f->sink_count];
             lr_status status = add_term(f, term, &s->node);
             if (status < 0) return status;
             s->module = m;
             s->scale = term->scale;
             s->rows = use ? use->rows : NULL;
             if (s->rows) f->nodes[s->node].uses++; /* masked rows are added from a value */
-            is_end[s->node] = 1;
-            if (++*sink_count == NODES_MOST)
-                return lr__fail(LR_E_UNSUPPORTED, "a group of modules with %d terms", NODES_MOST);
+            f->nodes[s->node].is_end = 1;
+            if (++f->sink_count == LR__NODES_MOST)
+                return lr__fail(LR_E_UNSUPPORTED, "a group of modules with %d terms",
+                                LR__NODES_MOST);
         }
     return LR_OK;
+}
+
+static lr_status run_forest(forest *f, float *const *y, const int64_t *ldy) {
+    lr_status status = LR_OK;
+    int64_t outs[LR__GROUP_MOST] = {0}; /* extent written so far; 0: nothing yet */
+    LR_TRY(collect_sinks(f));
+    absorb_gathered(f);
+    LR_TRY(compute_inner_nodes(f));
+    for (int32_t i = 0; i < f->sink_count; i++) {
+        int32_t m = f->sinks[i].module;
+        LR_TRY(run_sink(f, &f->sinks[i], y[m], ldy[m], !outs[m]));
+        outs[m] = f->nodes[f->sinks[i].node].out;
+    }
+    for (int32_t m = 0; m < f->module_count; m++) {
+        const lr_linear *module = f->modules[m];
+        if (!outs[m]) fill_rows(y[m], ldy[m], f->tokens, outs[m] = module->out);
+        if (module->bias) LR_TRY(add_bias(f, module, outs[m], y[m], ldy[m]));
+    }
+done:
+    return status;
 }
 
 lr_status lr__linear_forward(const lr__evaluation *e, const lr_linear *const *modules,
                              int32_t count, const float *x, int64_t ldx, int64_t tokens,
                              float *const *y, const int64_t *ldy) {
-    lr_status status = LR_OK;
-    forest f = {.e = e, .x = x, .ldx = ldx, .tokens = tokens};
-    sink sinks[NODES_MOST];
-    int32_t sink_count = 0, is_end[NODES_MOST] = {0};
-    int64_t outs[LR__GROUP_MOST] = {0}; /* extent written so far; 0: nothing yet */
+    forest f = {
+        .e = e, .modules = modules, .module_count = count, .x = x, .ldx = ldx, .tokens = tokens};
     lr__arena_mark mark = lr__arena_here(e->arena);
-    LR_TRY(collect_sinks(&f, modules, count, sinks, &sink_count, is_end));
-    absorb_gathered(&f, is_end);
-    LR_TRY(compute_inner_nodes(&f, is_end));
-    for (int32_t i = 0; i < sink_count; i++) {
-        int32_t m = sinks[i].module;
-        LR_TRY(run_sink(&f, &sinks[i], y[m], ldy[m], !outs[m]));
-        outs[m] = f.nodes[sinks[i].node].out;
-    }
-    for (int32_t m = 0; m < count; m++) {
-        if (!outs[m]) fill_rows(y[m], ldy[m], tokens, outs[m] = modules[m]->out);
-        if (modules[m]->bias) LR_TRY(add_bias(&f, modules[m], outs[m], y[m], ldy[m]));
-    }
-done:
+    lr_status status = run_forest(&f, y, ldy);
     lr__arena_release(e->arena, mark);
     return status;
+}
+
+lr_status lr__linear_forward_kept(const lr__evaluation *e, const lr_linear *const *modules,
+                                  int32_t count, const float *x, int64_t ldx, int64_t tokens,
+                                  float *const *y, const int64_t *ldy, lr__linear_tape **tape) {
+    forest *f;
+    lr_status status = lr__arena_take(e->arena, &f, 1, sizeof *f);
+    if (status < 0) return status;
+    *f = (forest){
+        .e = e, .modules = modules, .module_count = count, .x = x, .ldx = ldx, .tokens = tokens};
+    *tape = f;
+    return run_forest(f, y, ldy);
 }
