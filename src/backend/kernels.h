@@ -35,6 +35,22 @@ typedef struct lr__attend_task {
 #define LR__ATTEND_SCRATCH(queries, first) \
     (((queries) < LR__ATTEND_QUERIES ? (queries) : LR__ATTEND_QUERIES) * ((first) + (queries)))
 
+/* Derivatives of attention along q, keys and values, of one head: `of` as it went forward (`out` is
+ * not read), each derivative with the step of rows of what it belongs to. `of.scratch` holds
+ * LR__ATTEND_BACKWARD_SCRATCH(queries, keys) numbers for the `keys` that one block of queries sees:
+ * first + queries, or with a window at most window + LR__ATTEND_QUERIES - 1. */
+typedef struct lr__attend_backward_task {
+    lr__attend_task of;
+    int64_t window;    /* query i sees the last `window` of its keys; 0: all */
+    const float *dout; /* rows of.ldo apart */
+    float *dq;         /* written */
+    float *dkeys;      /* added to, as dvalues */
+    float *dvalues;
+} lr__attend_backward_task;
+
+#define LR__ATTEND_BACKWARD_SCRATCH(queries, keys) \
+    (2 * ((queries) < LR__ATTEND_QUERIES ? (queries) : LR__ATTEND_QUERIES) * ((keys) + 32))
+
 /* One row against weights as they are stored, in one of LR_F32, BF16, F16, I8, Q8_0, Q4_1: for few
  * rows memory sets the time, and widening in registers keeps it streaming. */
 typedef struct lr__stored_task {
@@ -136,6 +152,9 @@ typedef struct lr__kernels {
     /* Causal attention for throughput (perplexity, training): scores by tiles. Deterministic, but
      * a query's bits depend on its place in the block. */
     void (*attend_block)(const lr__attend_task *task);
+    /* Softmax is made again from the scores. Every number given must be finite: what a query does
+     * not see may be multiplied by zeros. */
+    void (*attend_backward)(const lr__attend_backward_task *task);
 } lr__kernels;
 
 /* The table for this machine and $LOWRANK_MAX_ISA; filled once. */

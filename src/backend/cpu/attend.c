@@ -3,9 +3,21 @@
  * run in the same register tiles as the values. */
 #include "backend/cpu/tiles.h"
 
-enum { PANEL = 64 }; /* keys, and dimensions, of a panel */
-
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+void lr__mix_transposed(const lr__attend_parts *parts, const lr__mix_task *task) {
+    float panel[LR__PANEL * LR__PANEL];
+    lr__mix_task mix = *task;
+    mix.b = panel;
+    mix.ldb = LR__PANEL;
+    for (int64_t d = 0; d < task->depth; d += LR__PANEL) {
+        mix.depth = least(LR__PANEL, task->depth - d);
+        mix.a = task->a + d;
+        mix.add = task->add || d > 0;
+        parts->transpose(task->cols, mix.depth, task->b + d, task->ldb, panel, LR__PANEL);
+        lr__mix_rows(parts->mix, parts->mix_most, &mix);
+    }
+}
 
 /* Leaves the numerators in x and returns 1 / their sum. */
 static float softmax(const lr__attend_parts *parts, int64_t n, float scale, float *x) {
@@ -45,24 +57,17 @@ static int64_t seen(const block *b, int64_t r) { return b->task->first + b->star
 
 static void score_panel(const block *b, int64_t key) {
     const lr__attend_task *task = b->task;
-    float panel[PANEL * PANEL];
-    int64_t keys = least(PANEL, b->ld - key);
     int64_t skip = key >= seen(b, 0) ? key + 1 - seen(b, 0) : 0;
     lr__mix_task mix = {.rows = b->rows - skip,
-                        .cols = keys,
+                        .cols = least(LR__PANEL, b->ld - key),
+                        .depth = task->dim,
+                        .a = task->q + (b->start + skip) * task->ldq,
                         .lda = task->ldq,
-                        .b = panel,
-                        .ldb = PANEL,
+                        .b = task->keys + key * task->ldk,
+                        .ldb = task->ldk,
                         .y = task->scratch + skip * b->ld + key,
                         .ldy = b->ld};
-    for (int64_t d = 0; d < task->dim; d += PANEL) {
-        mix.depth = least(PANEL, task->dim - d);
-        mix.a = task->q + (b->start + skip) * task->ldq + d;
-        mix.add = d > 0;
-        b->parts->transpose(keys, mix.depth, task->keys + key * task->ldk + d, task->ldk, panel,
-                            PANEL);
-        lr__mix_rows(b->parts->mix, b->parts->mix_most, &mix);
-    }
+    lr__mix_transposed(b->parts, &mix);
 }
 
 /* Rows of one strip share the keys that the first of them sees; each later row adds its few more,
@@ -94,7 +99,7 @@ static void mix_strip(const block *b, int64_t r, int64_t rows) {
 static void attend_rows(const block *b) {
     const lr__attend_task *task = b->task;
     float factor[LR__ATTEND_QUERIES];
-    for (int64_t key = 0; key < b->ld; key += PANEL) score_panel(b, key);
+    for (int64_t key = 0; key < b->ld; key += LR__PANEL) score_panel(b, key);
     for (int64_t r = 0; r < b->rows; r++)
         factor[r] = softmax(b->parts, seen(b, r), task->scale, task->scratch + r * b->ld);
     for (int64_t r = 0; r < b->rows; r += b->parts->mix_most)

@@ -9,6 +9,8 @@ static const lr__attend_parts parts = {.mix = lr__mix_strips_avx2,
                                        .transpose = lr__transpose_avx2,
                                        .dot_tile = lr__dot_tile_avx2,
                                        .scale = lr__scale_avx2,
+                                       .axpy = lr__axpy_avx2,
+                                       .multiply = lr__multiply_avx2,
                                        .max = lr__max_avx2,
                                        .exp_sum = lr__exp_sum_avx2};
 
@@ -29,5 +31,9 @@ void lr__attend_avx2(int64_t count, int64_t dim, const float *q, const float *ke
 }
 
 void lr__attend_block_avx2(const lr__attend_task *task) { lr__attend_many(&parts, task); }
+
+void lr__attend_backward_avx2(const lr__attend_backward_task *task) {
+    lr__attend_many_backward(&parts, task);
+}
 
 #endif

@@ -10,6 +10,8 @@ static const lr__attend_parts parts = {.mix = lr__mix_strips_avx512,
                                        .transpose = lr__transpose_avx2,
                                        .dot_tile = lr__dot_tile_avx512,
                                        .scale = lr__scale_avx512,
+                                       .axpy = lr__axpy_avx512,
+                                       .multiply = lr__multiply_avx512,
                                        .max = lr__max_avx512,
                                        .exp_sum = lr__exp_sum_avx512};
 
@@ -30,5 +32,9 @@ void lr__attend_avx512(int64_t count, int64_t dim, const float *q, const float *
 }
 
 void lr__attend_block_avx512(const lr__attend_task *task) { lr__attend_many(&parts, task); }
+
+void lr__attend_backward_avx512(const lr__attend_backward_task *task) {
+    lr__attend_many_backward(&parts, task);
+}
 
 #endif

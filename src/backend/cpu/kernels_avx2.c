@@ -50,7 +50,7 @@ AVX2 static void swiglu(int64_t n, const float *gate, const float *up, float *ou
     }
 }
 
-AVX2 static void axpy(int64_t n, float scale, const float *x, float *y) {
+AVX2 void lr__axpy_avx2(int64_t n, float scale, const float *x, float *y) {
     __m256 factor = _mm256_set1_ps(scale);
     for (int64_t i = 0; i < n; i += 8) {
         __m256 old = avx2_get(y + i, n - i);
@@ -64,7 +64,7 @@ AVX2 void lr__scale_avx2(int64_t n, float scale, const float *x, float *y) {
         avx2_put(y + i, n - i, _mm256_mul_ps(factor, avx2_get(x + i, n - i)));
 }
 
-AVX2 static void multiply(int64_t n, const float *x, float *y) {
+AVX2 void lr__multiply_avx2(int64_t n, const float *x, float *y) {
     for (int64_t i = 0; i < n; i += 8) {
         __m256 product = _mm256_mul_ps(avx2_get(y + i, n - i), avx2_get(x + i, n - i));
         avx2_put(y + i, n - i, product);
@@ -117,13 +117,14 @@ void lr__kernels_fill_avx2(lr__kernels *table) {
     table->rope = rope;
     table->swiglu = swiglu;
     table->swiglu_backward = lr__swiglu_backward_avx2;
-    table->axpy = axpy;
+    table->axpy = lr__axpy_avx2;
     table->scale = lr__scale_avx2;
-    table->multiply = multiply;
+    table->multiply = lr__multiply_avx2;
     table->max = lr__max_avx2;
     table->exp_sum = lr__exp_sum_avx2;
     table->attend = lr__attend_avx2;
     table->attend_block = lr__attend_block_avx2;
+    table->attend_backward = lr__attend_backward_avx2;
 }
 
 #else

@@ -55,7 +55,7 @@ AVX512 static void swiglu(int64_t n, const float *gate, const float *up, float *
     }
 }
 
-AVX512 static void axpy(int64_t n, float scale, const float *x, float *y) {
+AVX512 void lr__axpy_avx512(int64_t n, float scale, const float *x, float *y) {
     __m512 factor = _mm512_set1_ps(scale);
     for (int64_t i = 0; i < n; i += 16) {
         __m512 old = avx512_get(y + i, n - i);
@@ -69,7 +69,7 @@ AVX512 void lr__scale_avx512(int64_t n, float scale, const float *x, float *y) {
         avx512_put(y + i, n - i, _mm512_mul_ps(factor, avx512_get(x + i, n - i)));
 }
 
-AVX512 static void multiply(int64_t n, const float *x, float *y) {
+AVX512 void lr__multiply_avx512(int64_t n, const float *x, float *y) {
     for (int64_t i = 0; i < n; i += 16) {
         __m512 product = _mm512_mul_ps(avx512_get(y + i, n - i), avx512_get(x + i, n - i));
         avx512_put(y + i, n - i, product);
@@ -119,13 +119,14 @@ void lr__kernels_fill_avx512(lr__kernels *table) {
     table->rope = rope;
     table->swiglu = swiglu;
     table->swiglu_backward = lr__swiglu_backward_avx512;
-    table->axpy = axpy;
+    table->axpy = lr__axpy_avx512;
     table->scale = lr__scale_avx512;
-    table->multiply = multiply;
+    table->multiply = lr__multiply_avx512;
     table->max = lr__max_avx512;
     table->exp_sum = lr__exp_sum_avx512;
     table->attend = lr__attend_avx512;
     table->attend_block = lr__attend_block_avx512;
+    table->attend_backward = lr__attend_backward_avx512;
 }
 
 #else

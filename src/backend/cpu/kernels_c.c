@@ -299,5 +299,6 @@ void lr__kernels_fill_c(lr__kernels *table) {
                            .max = max_of,
                            .exp_sum = exp_sum,
                            .attend = attend,
-                           .attend_block = attend_block};
+                           .attend_block = attend_block,
+                           .attend_backward = lr__attend_backward_c};
 }

@@ -15,6 +15,8 @@ void lr__multiply_panels_avx2(const lr__panel_task *task);
 void lr__pack_avx2(int64_t cols, int64_t depth, const float *w, int64_t ldw, float *panels);
 
 void lr__scale_avx2(int64_t n, float scale, const float *x, float *y);
+void lr__axpy_avx2(int64_t n, float scale, const float *x, float *y);
+void lr__multiply_avx2(int64_t n, const float *x, float *y);
 float lr__max_avx2(int64_t n, const float *x);
 double lr__exp_sum_avx2(int64_t n, const float *x, float shift, float *y);
 
@@ -26,6 +28,7 @@ void lr__swiglu_backward_avx2(int64_t n, const float *gate, const float *up, con
 void lr__attend_avx2(int64_t count, int64_t dim, const float *q, const float *keys, int64_t ldk,
                      const float *values, int64_t ldv, float scale, float *scores, float *out);
 void lr__attend_block_avx2(const lr__attend_task *task);
+void lr__attend_backward_avx2(const lr__attend_backward_task *task);
 /* dst[c][r] = src[r][c] */
 void lr__transpose_avx2(int64_t rows, int64_t cols, const float *src, int64_t lds, float *dst,
                         int64_t ldd);

@@ -15,6 +15,8 @@ void lr__multiply_panels_avx512(const lr__panel_task *task);
 void lr__pack_avx512(int64_t cols, int64_t depth, const float *w, int64_t ldw, float *panels);
 
 void lr__scale_avx512(int64_t n, float scale, const float *x, float *y);
+void lr__axpy_avx512(int64_t n, float scale, const float *x, float *y);
+void lr__multiply_avx512(int64_t n, const float *x, float *y);
 float lr__max_avx512(int64_t n, const float *x);
 double lr__exp_sum_avx512(int64_t n, const float *x, float shift, float *y);
 
@@ -26,5 +28,6 @@ void lr__swiglu_backward_avx512(int64_t n, const float *gate, const float *up, c
 void lr__attend_avx512(int64_t count, int64_t dim, const float *q, const float *keys, int64_t ldk,
                        const float *values, int64_t ldv, float scale, float *scores, float *out);
 void lr__attend_block_avx512(const lr__attend_task *task);
+void lr__attend_backward_avx512(const lr__attend_backward_task *task);
 
 #endif

@@ -43,5 +43,6 @@ void lr__rmsnorm_backward_c(int64_t n, const float *x, const float *weight, floa
                             const float *dy, float *dx, float *dweight);
 void lr__swiglu_backward_c(int64_t n, const float *gate, const float *up, const float *dout,
                            float *dgate, float *dup);
+void lr__attend_backward_c(const lr__attend_backward_task *task);
 
 #endif

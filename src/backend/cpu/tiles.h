@@ -54,11 +54,19 @@ typedef struct lr__attend_parts {
     void (*dot_tile)(int64_t rows, int64_t outs, int64_t k, const float *x, int64_t ldx,
                      const float *w, int64_t ldw, float *y, int64_t ldy);
     void (*scale)(int64_t n, float scale, const float *x, float *y);
+    void (*axpy)(int64_t n, float scale, const float *x, float *y);
+    void (*multiply)(int64_t n, const float *x, float *y);
     float (*max)(int64_t n, const float *x);
     double (*exp_sum)(int64_t n, const float *x, float shift, float *y);
 } lr__attend_parts;
 
+enum { LR__PANEL = 64 }; /* keys, and dimensions, of a panel */
+
+/* lr__mix_rows against b [cols][depth], for at most LR__PANEL columns. */
+void lr__mix_transposed(const lr__attend_parts *parts, const lr__mix_task *task);
+
 void lr__attend_one(const lr__attend_parts *parts, const lr__attend_task *task);
 void lr__attend_many(const lr__attend_parts *parts, const lr__attend_task *task);
+void lr__attend_many_backward(const lr__attend_parts *parts, const lr__attend_backward_task *task);
 
 #endif
