@@ -16,16 +16,18 @@ typedef struct lr_hooks lr_hooks;
 
 /** Events, a bit mask. */
 enum {
-    LR_BEFORE_FORWARD = 1, /**< the input is ready */
-    LR_AFTER_FORWARD = 2,  /**< the output is ready */
-    LR_HOOK_CHANGES = 256  /**< said with the mask by a hook that changes values: it runs again
-                                wherever a forward is recomputed, a mere observer does not */
+    LR_BEFORE_FORWARD = 1,  /**< the input is ready */
+    LR_AFTER_FORWARD = 2,   /**< the output is ready */
+    LR_BEFORE_BACKWARD = 4, /**< the derivative of the loss by the output is ready */
+    LR_AFTER_BACKWARD = 8,  /**< that by the input is ready */
+    LR_HOOK_CHANGES = 256   /**< said with the mask by a hook that changes values: it runs again
+                                 wherever a forward is recomputed, a mere observer does not */
 };
 
 /** What a hook is told; everything in it is borrowed until the hook returns. */
 typedef struct lr_hook_event {
     size_t size;             /**< bytes the library filled */
-    int32_t event;           /**< LR_BEFORE_FORWARD or LR_AFTER_FORWARD */
+    int32_t event;           /**< one of LR_BEFORE_FORWARD to LR_AFTER_BACKWARD */
     int32_t layer;           /**< index of the block, -1 outside blocks */
     const char *module;      /**< "model.layers.3.mlp.up_proj", or "model.layers.3" for a block */
     const lr_linear *linear; /**< the module; NULL for a block */
@@ -33,10 +35,15 @@ typedef struct lr_hook_event {
                                   a forward */
     int64_t step;            /**< forwards of this session before this one */
     lr_tensor input;         /**< [tokens, in] LR_F32; before forward a LR_HOOK_CHANGES hook may
-                                  write it, and modules of the same input all see the change */
+                                  write it, and modules of the same input all see the change. After
+                                  backward the derivative by it, of all modules that read it
+                                  together; data is NULL where nothing below is trained */
     lr_tensor output;        /**< [tokens, out] LR_F32; after forward a LR_HOOK_CHANGES hook may
                                   write it; data is NULL before forward, and for "lm_head" while a
-                                  loss is computed, where logits never exist as a whole */
+                                  loss is computed, where logits never exist as a whole. Before and
+                                  after backward the derivative by it, which a LR_HOOK_CHANGES hook
+                                  may write before; what such hooks did to values in the forward
+                                  counts as a constant shift */
     const int32_t *tokens;   /**< token ids of the step, one for each row of input */
     const int32_t *positions; /**< their positions */
 } lr_hook_event;

@@ -17,11 +17,12 @@ static lr_status take(lr__forward *r, float **out, int64_t width) {
                           sizeof(float));
 }
 
-static lr_status make_activations(lr__forward *r) {
+lr_status lr__forward_activations(lr__forward *r) {
     const lr__config *c = r->config;
     lr_status status = LR_OK;
     LR_TRY(take(r, &r->a.x, c->hidden_size));
     LR_TRY(take(r, &r->a.normed, c->hidden_size));
+    r->a.mlp_normed = r->a.normed;
     LR_TRY(take(r, &r->a.out, c->hidden_size));
     LR_TRY(take(r, &r->a.q, r->q_size));
     LR_TRY(take(r, &r->a.mixed, r->q_size));
@@ -29,6 +30,7 @@ static lr_status make_activations(lr__forward *r) {
     LR_TRY(take(r, &r->a.v, r->kv_size));
     LR_TRY(take(r, &r->a.gate, c->intermediate_size));
     LR_TRY(take(r, &r->a.up, c->intermediate_size));
+    r->a.act = r->a.up;
     LR_TRY(take(r, &r->a.cosine, c->head_size / 2));
     LR_TRY(take(r, &r->a.sine, c->head_size / 2));
     int64_t widest = c->hidden_size > c->head_size ? c->hidden_size : c->head_size;
@@ -46,7 +48,7 @@ done:
 typedef struct rows_job {
     const lr__kernels *kernels;
     const lr__forward *r;
-    const float *from, *weight;
+    const float *from, *other, *weight;
     float *to;
     int64_t width, heads, half, cut;
     float epsilon;
@@ -113,7 +115,8 @@ static void gate_rows(void *work, int64_t index, int32_t thread) {
     (void)thread;
     const rows_job *j = work;
     EACH_ROW(t, index, j->r->step->tokens)
-    j->kernels->swiglu(j->cut, j->from + t * j->width, j->to + t * j->width, j->to + t * j->width);
+    j->kernels->swiglu(j->cut, j->from + t * j->width, j->other + t * j->width,
+                       j->to + t * j->width);
 }
 
 static void add_rows(void *work, int64_t index, int32_t thread) {
@@ -149,8 +152,13 @@ static lr_status run_linears(lr__forward *r, int32_t block, int32_t first, int32
         e.output = lr__step_view(NULL, step->tokens, linears[i]->out);
         LR_TRY(lr__step_hooks(step, target + i, &e));
     }
-    LR_TRY(lr__linear_forward(&step->evaluation, (const lr_linear *const *)linears, count, x,
-                              linears[0]->in, step->tokens, y, ldy));
+    const lr_linear *const *read = (const lr_linear *const *)linears;
+    if (r->tape)
+        LR_TRY(lr__linear_forward_kept(&step->evaluation, read, count, x, linears[0]->in,
+                                       step->tokens, y, ldy, &r->tape->groups[first]));
+    else
+        LR_TRY(lr__linear_forward(&step->evaluation, read, count, x, linears[0]->in, step->tokens,
+                                  y, ldy));
     e.event = LR_AFTER_FORWARD;
     for (int32_t i = 0; i < count; i++) {
         e.linear = linears[i];
@@ -190,15 +198,8 @@ static void place_keys(lr__forward *r, int32_t layer) {
     }
 }
 
-static lr_status run_attention(lr__forward *r, int32_t layer) {
+lr__attention lr__forward_attention(lr__forward *r, int32_t layer) {
     const lr__config *c = r->config;
-    const lr__block *block = &r->step->graph->blocks[layer];
-    float *const qkv[3] = {r->a.q, r->a.k, r->a.v};
-    lr_status status = LR_OK;
-    lr__forward_norm(r, block->attention_norm, r->a.x, r->a.normed);
-    LR_TRY(run_linears(r, layer, LR__Q, 3, r->a.normed, qkv));
-    turn_heads(r, r->a.q, c->heads, block->q_norm);
-    turn_heads(r, r->a.k, c->key_value_heads, block->k_norm);
     place_keys(r, layer);
     lr__attention attention = {.spans = r->a.spans,
                                .span_count = r->step->count,
@@ -208,6 +209,27 @@ static lr_status run_attention(lr__forward *r, int32_t layer) {
                                .window = layer >= c->first_sliding_layer ? c->sliding_window : 0,
                                .batch = r->step->evaluation.batch,
                                .scale = (float)(1 / sqrt((double)c->head_size))};
+    return attention;
+}
+
+static void keep(const lr__forward *r, float *to, const float *from, int64_t width) {
+    if (to) memcpy(to, from, (size_t)(r->step->tokens * width) * sizeof *to);
+}
+
+static lr_status run_attention(lr__forward *r, int32_t layer) {
+    const lr__config *c = r->config;
+    const lr__block *block = &r->step->graph->blocks[layer];
+    float *const qkv[3] = {r->a.q, r->a.k, r->a.v};
+    lr_status status = LR_OK;
+    lr__forward_norm(r, block->attention_norm, r->a.x, r->a.normed);
+    LR_TRY(run_linears(r, layer, LR__Q, 3, r->a.normed, qkv));
+    if (r->tape) {
+        keep(r, r->tape->raw_q, r->a.q, r->q_size);
+        keep(r, r->tape->raw_k, r->a.k, r->kv_size);
+    }
+    turn_heads(r, r->a.q, c->heads, block->q_norm);
+    turn_heads(r, r->a.k, c->key_value_heads, block->k_norm);
+    lr__attention attention = lr__forward_attention(r, layer);
     LR_TRY(lr__attention_run(r->step->evaluation.device, &r->session->arena, &attention));
     LR_TRY(run_linears(r, layer, LR__O, 1, r->a.mixed, &r->a.out));
     add_to_stream(r);
@@ -222,22 +244,29 @@ static void clear_beyond(const lr__forward *r, float *x, int64_t cut) {
         memset(x + t * wide + cut, 0, (size_t)(wide - cut) * sizeof *x);
 }
 
+int64_t lr__forward_cut(const lr__forward *r, int32_t layer) {
+    const lr_linear *up = r->step->graph->blocks[layer].linears[LR__UP];
+    return lr__extent_of(r->step->evaluation.extents, up->terms[0].ops[0].out_axis,
+                         r->config->intermediate_size);
+}
+
 static lr_status run_mlp(lr__forward *r, int32_t layer) {
     const lr__block *block = &r->step->graph->blocks[layer];
     float *const gate_up[2] = {r->a.gate, r->a.up};
     int64_t wide = r->config->intermediate_size;
     lr_status status = LR_OK;
     rows_job j = {.from = r->a.gate,
-                  .to = r->a.up,
+                  .other = r->a.up,
+                  .to = r->a.act,
                   .width = wide,
-                  .cut = lr__extent_of(r->step->evaluation.extents,
-                                       block->linears[LR__UP]->terms[0].ops[0].out_axis, wide)};
+                  .cut = lr__forward_cut(r, layer)};
     clear_beyond(r, r->a.gate, j.cut);
     clear_beyond(r, r->a.up, j.cut);
-    lr__forward_norm(r, block->mlp_norm, r->a.x, r->a.normed);
-    LR_TRY(run_linears(r, layer, LR__GATE, 2, r->a.normed, gate_up));
+    if (r->a.act != r->a.up) clear_beyond(r, r->a.act, j.cut);
+    lr__forward_norm(r, block->mlp_norm, r->a.x, r->a.mlp_normed);
+    LR_TRY(run_linears(r, layer, LR__GATE, 2, r->a.mlp_normed, gate_up));
     for_rows(r, gate_rows, &j);
-    LR_TRY(run_linears(r, layer, LR__DOWN, 1, r->a.up, &r->a.out));
+    LR_TRY(run_linears(r, layer, LR__DOWN, 1, r->a.act, &r->a.out));
     add_to_stream(r);
 done:
     return status;
@@ -245,11 +274,11 @@ done:
 
 static lr_status run_block(lr__forward *r, int32_t layer) {
     lr__step *step = r->step;
+    const lr_hooks *hooks = r->session->opts.hooks;
     int32_t target = lr__watch_block(step->graph, layer);
     int64_t hidden = r->config->hidden_size;
     lr_status status = LR_OK;
     float *before = NULL;
-    lr__arena_mark mark = lr__arena_here(&r->session->arena);
     lr_hook_event e = {.event = LR_BEFORE_FORWARD,
                        .layer = layer,
                        .module = step->graph->blocks[layer].name,
@@ -257,18 +286,61 @@ static lr_status run_block(lr__forward *r, int32_t layer) {
                        .input = lr__step_view(r->a.x, step->tokens, hidden),
                        .output = lr__step_view(NULL, step->tokens, hidden)};
     LR_TRY(lr__step_hooks(step, target, &e));
-    if (lr__watch_has(&r->session->watch, r->session->opts.hooks, target, LR_AFTER_FORWARD)) {
+    if (r->tape) keep(r, r->tape->x, r->a.x, hidden);
+    if (lr__watch_has(&r->session->watch, hooks, target, LR_AFTER_FORWARD, step->hook_kind)) {
         LR_TRY(take(r, &before, hidden));
         memcpy(before, r->a.x, (size_t)(step->tokens * hidden) * sizeof *before);
         e.input.data = before;
     }
     LR_TRY(run_attention(r, layer));
+    if (r->tape) keep(r, r->tape->middle, r->a.x, hidden);
     LR_TRY(run_mlp(r, layer));
     e.event = LR_AFTER_FORWARD;
     e.output.data = r->a.x;
     LR_TRY(lr__step_hooks(step, target, &e));
 done:
+    return status;
+}
+
+lr_status lr__forward_block(lr__forward *r, int32_t layer) {
+    lr__arena_mark mark = lr__arena_here(&r->session->arena);
+    lr_status status = run_block(r, layer);
     lr__arena_release(&r->session->arena, mark);
+    return status;
+}
+
+static lr_status make_tape(lr__forward *r, int32_t layer, lr__block_tape *tape) {
+    const lr__config *c = r->config;
+    const lr__block *block = &r->step->graph->blocks[layer];
+    lr_status status = LR_OK;
+    memset(tape, 0, sizeof *tape);
+    tape->a = r->a;
+    LR_TRY(take(r, &tape->x, c->hidden_size));
+    LR_TRY(take(r, &tape->middle, c->hidden_size));
+    LR_TRY(take(r, &tape->a.normed, c->hidden_size));
+    LR_TRY(take(r, &tape->a.mlp_normed, c->hidden_size));
+    LR_TRY(take(r, &tape->a.q, r->q_size));
+    LR_TRY(take(r, &tape->a.mixed, r->q_size));
+    LR_TRY(take(r, &tape->a.k, r->kv_size));
+    LR_TRY(take(r, &tape->a.v, r->kv_size));
+    LR_TRY(take(r, &tape->a.gate, c->intermediate_size));
+    LR_TRY(take(r, &tape->a.up, c->intermediate_size));
+    LR_TRY(take(r, &tape->a.act, c->intermediate_size));
+    if (block->q_norm) LR_TRY(take(r, &tape->raw_q, r->q_size));
+    if (block->k_norm) LR_TRY(take(r, &tape->raw_k, r->kv_size));
+done:
+    return status;
+}
+
+lr_status lr__forward_block_kept(lr__forward *r, int32_t layer, lr__block_tape *tape) {
+    lr__activations usual = r->a;
+    lr_status status = make_tape(r, layer, tape);
+    if (status < 0) return status;
+    r->a = tape->a;
+    r->tape = tape;
+    status = run_block(r, layer);
+    r->a = usual;
+    r->tape = NULL;
     return status;
 }
 
@@ -280,15 +352,18 @@ static void embed_row(void *work, int64_t t, int32_t thread) {
                      r->a.x + t * m->cols, m->cols);
 }
 
+void lr__forward_embed(lr__forward *r) {
+    lr__pool_run(r->step->evaluation.device->pool, r->step->tokens, embed_row, r);
+}
+
 lr_status lr__forward_blocks(lr__forward *r, int32_t first, int32_t last, const float *x) {
-    lr__step *step = r->step;
     lr_status status = LR_OK;
-    LR_TRY(make_activations(r));
+    LR_TRY(lr__forward_activations(r));
     if (x)
-        memcpy(r->a.x, x, (size_t)step->tokens * (size_t)r->config->hidden_size * sizeof *r->a.x);
+        keep(r, r->a.x, x, r->config->hidden_size);
     else
-        lr__pool_run(step->evaluation.device->pool, step->tokens, embed_row, r);
-    for (int32_t i = first; i < last; i++) LR_TRY(run_block(r, i));
+        lr__forward_embed(r);
+    for (int32_t i = first; i < last; i++) LR_TRY(lr__forward_block(r, i));
 done:
     return status;
 }

@@ -133,16 +133,18 @@ static void each_of_linear(const lr_linear *linear, lr__param_fn fn, void *user)
     if (linear->bias) fn(linear->bias, 1, user);
 }
 
+void lr__block_each_param(const lr__block *block, lr__param_fn fn, void *user) {
+    fn(block->attention_norm, 0, user);
+    if (block->q_norm) fn(block->q_norm, 0, user);
+    if (block->k_norm) fn(block->k_norm, 0, user);
+    for (int j = 0; j < LR__BLOCK_LINEARS; j++) each_of_linear(block->linears[j], fn, user);
+    fn(block->mlp_norm, 0, user);
+}
+
 void lr__graph_each_param(const lr__graph *graph, lr__param_fn fn, void *user) {
     fn(graph->embedding, 0, user);
-    for (int32_t i = 0; i < graph->block_count; i++) {
-        const lr__block *block = &graph->blocks[i];
-        fn(block->attention_norm, 0, user);
-        if (block->q_norm) fn(block->q_norm, 0, user);
-        if (block->k_norm) fn(block->k_norm, 0, user);
-        for (int j = 0; j < LR__BLOCK_LINEARS; j++) each_of_linear(block->linears[j], fn, user);
-        fn(block->mlp_norm, 0, user);
-    }
+    for (int32_t i = 0; i < graph->block_count; i++)
+        lr__block_each_param(&graph->blocks[i], fn, user);
     fn(graph->final_norm, 0, user);
     each_of_linear(graph->head, fn, user);
 }

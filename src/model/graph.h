@@ -70,6 +70,7 @@ int32_t lr__graph_first_reader(const lr__graph *graph, int32_t index);
 typedef void (*lr__param_fn)(const lr__param *param, int32_t is_bias, void *user);
 /* Without the bias. */
 void lr__linear_each_param(const lr_linear *linear, lr__param_fn fn, void *user);
+void lr__block_each_param(const lr__block *block, lr__param_fn fn, void *user);
 void lr__graph_each_param(const lr__graph *graph, lr__param_fn fn, void *user);
 
 /* Opens the files of `path` and makes the first version of the graph. */

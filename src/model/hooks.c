@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+enum { ALL_EVENTS = LR_BEFORE_FORWARD | LR_AFTER_FORWARD | LR_BEFORE_BACKWARD | LR_AFTER_BACKWARD };
+
 lr_status lr_hooks_new(lr_hooks **out) {
     if (!out) return lr__fail(LR_E_INVALID, "lr_hooks_new: out is NULL");
     lr_status status = lr__new(out, 1, sizeof **out);
@@ -23,7 +25,7 @@ lr_status lr_hook_add(lr_hooks *hooks, const char *pattern, int32_t events, lr_h
                       void *user, int32_t *id) {
     lr_status status = LR_OK;
     lr__hook hook = {.events = events, .fn = fn, .user = user};
-    if (!hooks || !pattern || !fn || !(events & (LR_BEFORE_FORWARD | LR_AFTER_FORWARD)))
+    if (!hooks || !pattern || !fn || !(events & ALL_EVENTS))
         return lr__fail(LR_E_INVALID, "lr_hook_add: hooks, pattern, fn and an event are needed");
     if (!lr__glob_is_valid(pattern))
         return lr__fail(LR_E_INVALID, "lr_hook_add: pattern \"%s\" is not well formed", pattern);
@@ -97,20 +99,23 @@ void lr__watch_clear(lr__watch *watch) {
     memset(watch, 0, sizeof *watch);
 }
 
-int32_t lr__watch_has(const lr__watch *watch, const lr_hooks *hooks, int32_t target,
-                      int32_t events) {
+static int32_t wants(const lr__hook *hook, int32_t events, int32_t kind) {
+    return hook->fn && hook->events & events && (hook->events & kind) == kind;
+}
+
+int32_t lr__watch_has(const lr__watch *watch, const lr_hooks *hooks, int32_t target, int32_t events,
+                      int32_t kind) {
     if (!hooks) return 0;
     for (int32_t i = watch->first[target]; i < watch->first[target + 1]; i++)
-        if (hooks->items[watch->hooks[i]].fn && hooks->items[watch->hooks[i]].events & events)
-            return 1;
+        if (wants(&hooks->items[watch->hooks[i]], events, kind)) return 1;
     return 0;
 }
 
 lr_status lr__watch_call(const lr__watch *watch, const lr_hooks *hooks, int32_t target,
-                         const lr_hook_event *event) {
+                         const lr_hook_event *event, int32_t kind) {
     for (int32_t i = watch->first[target]; i < watch->first[target + 1]; i++) {
         const lr__hook hook = hooks->items[watch->hooks[i]];
-        if (!hook.fn || !(hook.events & event->event)) continue;
+        if (!wants(&hook, event->event, kind)) continue;
         lr_status status = hook.fn(event, hook.user);
         if (status < 0) return status;
     }

@@ -31,11 +31,12 @@ typedef struct lr__watch {
 lr_status lr__watch_update(lr__watch *watch, const lr_hooks *hooks, const lr__graph *graph);
 void lr__watch_clear(lr__watch *watch);
 int32_t lr__watch_block(const lr__graph *graph, int32_t block);
-/* 1 when any hook of the target wants one of the events. */
-int32_t lr__watch_has(const lr__watch *watch, const lr_hooks *hooks, int32_t target,
-                      int32_t events);
+/* 1 when any hook of the target wants one of the events; `kind` is 0, or LR_HOOK_CHANGES for hooks
+ * that change values alone. */
+int32_t lr__watch_has(const lr__watch *watch, const lr_hooks *hooks, int32_t target, int32_t events,
+                      int32_t kind);
 /* Calls the hooks of a target that want event->event, in order of registration. */
 lr_status lr__watch_call(const lr__watch *watch, const lr_hooks *hooks, int32_t target,
-                         const lr_hook_event *event);
+                         const lr_hook_event *event, int32_t kind);
 
 #endif

@@ -52,12 +52,16 @@ typedef struct lr__step {
     int64_t head_input; /* its input id */
     lr__evaluation evaluation;
     lr__arena_mark mark;
-    lr_status status; /* of refreshing derived parameters */
+    int32_t hook_kind; /* LR_HOOK_CHANGES while a forward is recomputed, else 0 */
+    lr_status status;  /* of refreshing derived parameters */
 } lr__step;
 
 /* Extents of the named axes of this version of the graph, from the session's rules. */
 lr_status lr__session_resolve_extents(lr_session *session, const lr__graph *graph);
 
+/* A step of no work yet; step->session is NULL afterwards when there is none to end. */
+lr_status lr__step_begin(lr__step *step, lr_session *session, const lr_segment *segments,
+                         int32_t count);
 /* Checks the segments and runs all blocks and the final norm. */
 lr_status lr__step_run(lr__step *step, lr_session *session, const lr_segment *segments,
                        int32_t count);

@@ -110,14 +110,15 @@ lr_tensor lr__step_view(const float *data, int64_t tokens, int64_t width) {
 lr_status lr__step_hooks(lr__step *step, int32_t target, const lr_hook_event *given) {
     lr_session *session = step->session;
     lr_hook_event event = *given;
-    if (!lr__watch_has(&session->watch, session->opts.hooks, target, event.event)) return LR_OK;
+    const lr_hooks *hooks = session->opts.hooks;
+    if (!lr__watch_has(&session->watch, hooks, target, event.event, step->hook_kind)) return LR_OK;
     event.size = sizeof event;
     event.step = session->step;
     if (!event.tokens) {
         event.tokens = step->ids;
         event.positions = step->positions;
     }
-    return lr__watch_call(&session->watch, session->opts.hooks, target, &event);
+    return lr__watch_call(&session->watch, hooks, target, &event, step->hook_kind);
 }
 
 /* ---- the forward ---- */
@@ -129,8 +130,8 @@ static void refresh_param(const lr__param *param, int32_t is_bias, void *user) {
     step->status = lr__param_refresh((lr__param *)param, step->session->step);
 }
 
-static lr_status step_begin(lr__step *step, lr_session *session, const lr_segment *segments,
-                            int32_t count) {
+lr_status lr__step_begin(lr__step *step, lr_session *session, const lr_segment *segments,
+                         int32_t count) {
     memset(step, 0, sizeof *step);
     if (!session) return lr__fail(LR_E_INVALID, "session is NULL");
     if (session->is_running)
@@ -152,7 +153,7 @@ static lr_status step_begin(lr__step *step, lr_session *session, const lr_segmen
 }
 
 /* Everything before the blocks. */
-static lr_status step_prepare(lr__forward *r, lr__step *step) {
+lr_status lr__forward_begin(lr__forward *r, lr__step *step) {
     lr_status status = LR_OK;
     r->step = step;
     r->session = step->session;
@@ -172,10 +173,10 @@ lr_status lr__step_run(lr__step *step, lr_session *session, const lr_segment *se
                        int32_t count) {
     double begin = lr__seconds();
     lr__forward r = {0};
-    lr_status status = step_begin(step, session, segments, count);
+    lr_status status = lr__step_begin(step, session, segments, count);
     if (!step->session) return status;
     LR_TRY(status);
-    LR_TRY(step_prepare(&r, step));
+    LR_TRY(lr__forward_begin(&r, step));
     lr__pool_hold(step->evaluation.device->pool);
     status = lr__forward_blocks(&r, 0, step->graph->block_count, NULL);
     if (status >= 0) lr__forward_norm(&r, step->graph->final_norm, r.a.x, r.a.normed);
@@ -194,14 +195,14 @@ lr_status lr_session_blocks(lr_session *session, const lr_segment *segments, int
     lr__step step;
     lr__forward r = {0};
     if (!x) return lr__fail(LR_E_INVALID, "lr_session_blocks: x is NULL");
-    lr_status status = step_begin(&step, session, segments, count);
+    lr_status status = lr__step_begin(&step, session, segments, count);
     if (!step.session) return status;
     LR_TRY(status);
     LR_FAIL_IF(!session->opts.no_cache, LR_E_INVALID,
                "lr_session_blocks: the session keeps caches, expected one of no_cache");
     LR_FAIL_IF(first < 0 || last < first || last > step.graph->block_count, LR_E_INVALID,
                "blocks %d to %d, expected a part of 0 to %d", first, last, step.graph->block_count);
-    LR_TRY(step_prepare(&r, &step));
+    LR_TRY(lr__forward_begin(&r, &step));
     lr__pool_hold(step.evaluation.device->pool);
     status = lr__forward_blocks(&r, first, last, first ? x : NULL);
     lr__pool_release(step.evaluation.device->pool);

@@ -1,0 +1,280 @@
+/* A session's forward and backward pass: golden gradients of PyTorch, and what must not change
+ * them. */
+#include "golden_model.h"
+#include "model/learn.h"
+
+enum { MOST_ROWS = 8 };
+
+typedef struct lesson {
+    lr_model *model;
+    lr__graph *graph;
+    lr_session *session;
+    lr__gradients gradients;
+    lr__loss_sums sums;
+} lesson;
+
+static void train(const lr__param *param, int32_t is_bias, void *user) {
+    (void)is_bias;
+    CHECK_OK(lr__gradients_add(user, (lr__param *)param));
+}
+
+static void train_nothing(const lr__param *param, int32_t is_bias, void *user) {
+    (void)param, (void)is_bias, (void)user;
+}
+
+static lesson open_lesson(lr_ctx *ctx, const char *name, int32_t rows, lr_hooks *hooks,
+                          lr__param_fn which) {
+    lesson l = {0};
+    lr_session_opts opts;
+    lr_session_opts_init(&opts, sizeof opts);
+    opts.rows = rows;
+    opts.kind = LR_STEP_BATCH;
+    opts.no_cache = 1;
+    opts.hooks = hooks;
+    CHECK_OK(lr_model_open(&l.model, ctx, golden_model_path(name), NULL));
+    CHECK_OK(lr_session_new(&l.session, l.model, &opts));
+    l.graph = lr__model_graph(l.model);
+    lr__graph_each_param(l.graph, which, &l.gradients);
+    return l;
+}
+
+static void close_lesson(lesson *l) {
+    lr__gradients_clear(&l->gradients);
+    lr_session_free(l->session);
+    lr__graph_drop(l->graph);
+    lr_model_free(l->model);
+}
+
+static void learn(lesson *l, const golden *g, lr_session *teacher, double alpha, double temperature,
+                  int32_t keeps_all) {
+    lr_segment segments[MOST_ROWS];
+    const lr__lesson what = {.gradients = &l->gradients,
+                             .teacher = teacher,
+                             .alpha = alpha,
+                             .temperature = temperature,
+                             .scale = 1,
+                             .keeps_all = keeps_all};
+    golden_segments(g, segments);
+    CHECK_OK(lr__session_learn(l->session, segments, g->rows, &what, &l->sums));
+}
+
+static lr_ctx *context_of(int32_t threads) {
+    lr_ctx *ctx;
+    lr_ctx_opts opts;
+    lr_ctx_opts_init(&opts, sizeof opts);
+    opts.threads = threads;
+    CHECK_OK(lr_ctx_new(&ctx, &opts));
+    return ctx;
+}
+
+/* ---- golden gradients ---- */
+
+static void check_gradient(const char *model, const lr__gradient *got, const float *wanted) {
+    size_t count = (size_t)lr__param_count(got->param);
+    double most = 0, worst = 0;
+    for (size_t i = 0; i < count; i++) {
+        most = fmax(most, fabs((double)wanted[i]));
+        worst = fmax(worst, fabs((double)got->values[i] - (double)wanted[i]));
+    }
+    ck_assert_msg(most > 0 && worst <= 2e-5 * most + 1e-8, "%s, %s: off by %g of %g", model,
+                  got->param->name, worst, most);
+}
+
+static const char *const golden_names[] = {"llama-bias-sharded", "llama-tied", "mistral-window",
+                                           "qwen3"};
+enum { GOLDEN_NAMES = sizeof golden_names / sizeof *golden_names };
+
+START_TEST(gradients_are_those_of_pytorch) {
+    const char *name = golden_names[_i % GOLDEN_NAMES];
+    lr_ctx *ctx = context_of(2);
+    golden g = golden_open(name);
+    lr__stored_list tensors = {0};
+    CHECK_OK(lr__safetensors_add(&tensors, golden_folder(name, "gradients.safetensors"), 0, NULL));
+    lesson l = open_lesson(ctx, name, g.rows, NULL, train);
+    learn(&l, &g, NULL, 0, 1, _i / GOLDEN_NAMES);
+    const lr__stored *loss = lr__stored_find(&tensors, "loss");
+    double wanted;
+    memcpy(&wanted, loss->data, sizeof wanted);
+    double mean = l.sums.total / (double)l.sums.scored;
+    ck_assert_msg(fabs(mean / wanted - 1) <= 2e-6, "%s: loss %.9g, expected %.9g", name, mean,
+                  wanted);
+    ck_assert_uint_eq(l.gradients.count + 1, tensors.count);
+    for (size_t i = 0; i < l.gradients.count; i++) {
+        const lr__gradient *each = &l.gradients.items[i];
+        const lr__stored *stored = lr__stored_find(&tensors, each->param->name);
+        ck_assert_msg(stored != NULL, "%s: no gradient of %s", name, each->param->name);
+        ck_assert_uint_eq(stored->bytes, (size_t)lr__param_count(each->param) * sizeof(float));
+        check_gradient(name, each, stored->data);
+    }
+    close_lesson(&l);
+    lr__stored_list_clear(&tensors);
+    golden_close(&g);
+    lr_ctx_free(ctx);
+}
+END_TEST
+
+/* ---- what must not change them ---- */
+
+static uint64_t bits_of(int32_t threads, int32_t keeps_all) {
+    lr_ctx *ctx = context_of(threads);
+    golden g = golden_open("qwen3");
+    lesson l = open_lesson(ctx, "qwen3", g.rows, NULL, train);
+    uint64_t hash = 14695981039346656037ULL;
+    learn(&l, &g, NULL, 0, 1, keeps_all);
+    for (int32_t i = 0; i < lr__graph_linear_count(l.graph); i++) {
+        const lr__param *weight = (*lr__graph_linear(l.graph, i))->terms[0].ops[0].param;
+        const unsigned char *bytes = (unsigned char *)lr__gradient_of(&l.gradients, weight);
+        for (size_t b = 0; b < (size_t)lr__param_count(weight) * sizeof(float); b++)
+            hash = (hash ^ bytes[b]) * 1099511628211U;
+    }
+    close_lesson(&l);
+    golden_close(&g);
+    lr_ctx_free(ctx);
+    return hash;
+}
+
+START_TEST(threads_and_recomputation_change_no_bit) {
+    uint64_t bits = bits_of(1, 0);
+    ck_assert(bits == bits_of(3, 0));
+    ck_assert(bits == bits_of(2, 1));
+}
+END_TEST
+
+static void train_some(const lr__param *param, int32_t is_bias, void *user) {
+    static const char *const names[] = {"model.layers.1.mlp.down_proj.weight",
+                                        "model.layers.1.input_layernorm.weight"};
+    for (int i = 0; i < 2; i++)
+        if (!strcmp(param->name, names[i])) train(param, is_bias, user);
+}
+
+/* A part alone has the gradients it has among all. */
+START_TEST(frozen_parts_change_nothing) {
+    lr_ctx *ctx = context_of(2);
+    golden g = golden_open("llama-tied");
+    lesson all = open_lesson(ctx, "llama-tied", g.rows, NULL, train);
+    lesson some = open_lesson(ctx, "llama-tied", g.rows, NULL, train_some);
+    ck_assert_uint_eq(some.gradients.count, 2);
+    ck_assert_int_eq(1, some.graph->block_count - 1);
+    learn(&all, &g, NULL, 0, 1, 0);
+    learn(&some, &g, NULL, 0, 1, 0);
+    for (size_t i = 0; i < some.gradients.count; i++) {
+        const lr__gradient *part = &some.gradients.items[i];
+        for (size_t k = 0; k < all.gradients.count; k++)
+            if (!strcmp(all.gradients.items[k].param->name, part->param->name))
+                ck_assert_mem_eq(part->values, all.gradients.items[k].values,
+                                 (size_t)lr__param_count(part->param) * sizeof(float));
+    }
+    close_lesson(&all);
+    close_lesson(&some);
+    golden_close(&g);
+    lr_ctx_free(ctx);
+}
+END_TEST
+
+/* ---- a teacher ---- */
+
+START_TEST(teacher_of_itself_teaches_nothing) {
+    lr_ctx *ctx = context_of(2);
+    golden g = golden_open("llama-f32");
+    lesson l = open_lesson(ctx, "llama-f32", g.rows, NULL, train);
+    lesson teacher = open_lesson(ctx, "llama-f32", g.rows, NULL, train_nothing);
+    learn(&l, &g, teacher.session, 1, 1, 0);
+    ck_assert(fabs(l.sums.total) <= 1e-4 * (double)l.sums.scored);
+    for (size_t i = 0; i < l.gradients.count; i++)
+        for (int64_t k = 0; k < lr__param_count(l.gradients.items[i].param); k++)
+            ck_assert(fabsf(l.gradients.items[i].values[k]) <= 2e-6f);
+    close_lesson(&teacher);
+    close_lesson(&l);
+    golden_close(&g);
+    lr_ctx_free(ctx);
+}
+END_TEST
+
+/* ---- hooks ---- */
+
+typedef struct seen {
+    char text[4000];
+    double input, output;
+} seen;
+
+static lr_status note(const lr_hook_event *event, void *user) {
+    seen *s = user;
+    const char *name = strrchr(event->module, '.');
+    char *end = s->text + strlen(s->text);
+    snprintf(end, sizeof s->text - (size_t)(end - s->text), "%d%s ", event->event, name);
+    ck_assert_ptr_nonnull(event->output.data);
+    return LR_OK;
+}
+
+static lr_status count_calls(const lr_hook_event *event, void *user) {
+    (void)event;
+    ++*(int *)user;
+    return LR_OK;
+}
+
+static void train_last_block(const lr__param *param, int32_t is_bias, void *user) {
+    if (strstr(param->name, "layers.1.")) train(param, is_bias, user);
+}
+
+START_TEST(hooks_see_the_backward_pass) {
+    lr_ctx *ctx = context_of(2);
+    lr_hooks *hooks;
+    seen s = {{0}, 0, 0};
+    int changing = 0, observing = 0;
+    golden g = golden_open("llama-tied");
+    CHECK_OK(lr_hooks_new(&hooks));
+    CHECK_OK(lr_hook_add(hooks, "*_proj", LR_BEFORE_BACKWARD | LR_AFTER_BACKWARD, note, &s, NULL));
+    CHECK_OK(lr_hook_add(hooks, "down_proj", LR_AFTER_FORWARD | LR_HOOK_CHANGES, count_calls,
+                         &changing, NULL));
+    CHECK_OK(lr_hook_add(hooks, "down_proj", LR_AFTER_FORWARD, count_calls, &observing, NULL));
+    lesson l = open_lesson(ctx, "llama-tied", g.rows, hooks, train_last_block);
+    learn(&l, &g, NULL, 0, 1, 0);
+    ck_assert_str_eq(s.text, "4.down_proj 8.down_proj 4.gate_proj 4.up_proj 8.gate_proj 8.up_proj "
+                             "4.o_proj 8.o_proj 4.q_proj 4.k_proj 4.v_proj 8.q_proj 8.k_proj "
+                             "8.v_proj ");
+    ck_assert_int_eq(observing, 2);
+    ck_assert_int_eq(changing, 3); /* the last block is computed again */
+    close_lesson(&l);
+    lr_hooks_free(hooks);
+    golden_close(&g);
+    lr_ctx_free(ctx);
+}
+END_TEST
+
+/* ---- refusals ---- */
+
+START_TEST(wrong_sessions_are_refused) {
+    lr_ctx *ctx = context_of(1);
+    golden g = golden_open("llama-f32");
+    lesson l = open_lesson(ctx, "llama-f32", g.rows, NULL, train);
+    lr_session *other;
+    lr_segment segments[MOST_ROWS], one = {.row = 0, .count = 1, .tokens = g.ids};
+    lr__lesson what = {.gradients = &l.gradients, .scale = 1, .temperature = 1};
+    golden_segments(&g, segments);
+    CHECK_OK(lr_session_new(&other, l.model, NULL));
+    CHECK_FAILS(lr__session_learn(other, segments, 1, &what, &l.sums), LR_E_INVALID, "no_cache");
+    CHECK_FAILS(lr__session_learn(NULL, segments, 1, &what, &l.sums), LR_E_INVALID, "NULL");
+    CHECK_FAILS(lr__session_learn(l.session, &one, 1, &what, &l.sums), LR_E_INVALID, "two tokens");
+    what.teacher = l.session;
+    CHECK_FAILS(lr__session_learn(l.session, segments, 1, &what, &l.sums), LR_E_INVALID, "its own");
+    what.teacher = NULL;
+    CHECK_OK(lr__session_learn(l.session, segments, 1, &what, &l.sums));
+    lr_session_free(other);
+    close_lesson(&l);
+    golden_close(&g);
+    lr_ctx_free(ctx);
+}
+END_TEST
+
+Suite *learn_suite(void) {
+    Suite *suite = suite_create("learn");
+    TCase *tests = tcase_create("learn");
+    tcase_add_loop_test(tests, gradients_are_those_of_pytorch, 0, 2 * GOLDEN_NAMES);
+    tcase_add_test(tests, threads_and_recomputation_change_no_bit);
+    tcase_add_test(tests, frozen_parts_change_nothing);
+    tcase_add_test(tests, teacher_of_itself_teaches_nothing);
+    tcase_add_test(tests, hooks_see_the_backward_pass);
+    tcase_add_test(tests, wrong_sessions_are_refused);
+    suite_add_tcase(suite, tests);
+    return suite;
+}
