@@ -17,6 +17,7 @@
 #include <lowrank/stats.h>
 #include <lowrank/plan.h>
 #include <lowrank/compress.h>
+#include <lowrank/optimizer.h>
 #include <lowrank/eval.h>
 #include <lowrank/sensitivity.h>
 

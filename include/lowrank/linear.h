@@ -15,7 +15,8 @@
 
 LR_BEGIN
 
-/** A linear module, opaque and immutable: any number of threads may read it. */
+/** A linear module, opaque and immutable but for the optimizer that trains it: any number of
+ * threads may read it, while no such optimizer is told to add or to step. */
 typedef struct lr_linear lr_linear;
 
 /** What a module is made of. */

@@ -18,8 +18,14 @@
 
 LR_BEGIN
 
-/** An optimizer, opaque: trained parameters, their gradients and the state of the rule. One thread
- *  at a time; while it steps, nobody may read the modules it trains. */
+/**
+ * An optimizer, opaque: trained parameters, their gradients and the state of the rule. One thread
+ * at a time; while it steps, nobody may read the modules it trains.
+ *
+ * What it changes are masters: binary32 copies that take the place of the numbers they are made
+ * of, for good. Whoever shared those before, a clone of the model or another module, keeps the old
+ * numbers; whoever is made from the trained module later shares the masters.
+ */
 typedef struct lr_optimizer lr_optimizer;
 
 /** Rules. */
@@ -29,11 +35,13 @@ enum {
     LR_OWN_RULE = 2 /**< lr_optimizer_opts::update */
 };
 
-/** How the learning rate goes after the warm-up, which rises linearly from 0. */
+/** How the learning rate goes after the warm-up, which rises linearly from 0. With s steps made it
+ *  is s / warm_up of the whole, then by the share (s - warm_up) / (steps - warm_up) of the way, as
+ *  in transformers' schedules. */
 enum {
     LR_CONSTANT = 0,
-    LR_LINEAR = 1, /**< to final_share of it at step `steps` */
-    LR_COSINE = 2  /**< along half a cosine to final_share of it at step `steps` */
+    LR_LINEAR = 1, /**< to final_share of it behind `steps` steps */
+    LR_COSINE = 2  /**< along half a cosine (arXiv 1608.03983) to final_share of it */
 };
 
 /** One parameter at one step, told to a rule of the host's own. */
@@ -49,7 +57,8 @@ typedef struct lr_update {
     double weight_decay;   /**< of the group */
 } lr_update;
 
-/** Changes the values; a negative status ends the step and is returned by it. */
+/** Changes the values; a negative status ends the step, which is not counted then, and is returned
+ *  by it. Called for one parameter after the other on the thread that steps. */
 typedef lr_status (*lr_update_fn)(const lr_update *update, void *user);
 
 /** Options of lr_optimizer_new(). */
@@ -62,13 +71,13 @@ typedef struct lr_optimizer_opts {
     double beta1, beta2;  /**< of AdamW: 0.9, 0.999 */
     double epsilon;       /**< of AdamW: 1e-8 */
     double momentum;      /**< of SGD: default 0 */
-    int64_t warm_up;      /**< steps before the learning rate is whole; default 0 */
+    int64_t warm_up;      /**< steps before the learning rate is whole, the first at 0; default 0 */
     int64_t steps;        /**< of the schedule, warm-up included; LR_CONSTANT needs none */
     double final_share;   /**< of the learning rate at the end of the schedule; default 0 */
     double clip;          /**< most that the norm of all gradients together may be; 0: no limit */
     lr_update_fn update;  /**< of LR_OWN_RULE */
     void *user;           /**< given to it, borrowed */
-    int32_t update_state; /**< numbers of state it keeps for each number of a parameter */
+    int32_t update_state; /**< numbers of state it keeps for each number of a parameter, to 64 */
     int32_t reserved;     /**< 0 */
 } lr_optimizer_opts;
 
@@ -95,14 +104,19 @@ LR_API lr_status lr_optimizer_new(lr_optimizer **out, lr_ctx *ctx, const lr_opti
 LR_API void lr_optimizer_free(lr_optimizer *optimizer);
 
 /**
- * Trains parameters of a module that the caller owns: those whose names match. Numbers of 16 bits
- * or in blocks are widened to binary32 for good (the masters), in the module itself.
+ * Trains parameters of a module that the caller owns: those whose names match. Their masters take
+ * their places in the module itself, which nobody else may read meanwhile; a parameter that several
+ * modules share and that is trained in one of them is the same in the next one added. Parameters
+ * are called as lr_linear_save() writes them ("proj.left.weight"). A module within a model is
+ * trained by lr_optimizer_add_model().
  * @param optimizer the optimizer
- * @param linear    kept alive
+ * @param linear    changed as said
  * @param pattern   of parameter names ("*.left.weight", "*.bias"); NULL: all
  * @param opts      of the group they form; NULL: defaults
- * @param count     parameters added; NULL: not wanted
- * @return LR_E_NOTFOUND when no parameter matches that is not trained already
+ * @param count     parameters added, without those trained already; NULL: not wanted
+ * @return LR_E_NOTFOUND when no parameter matches that is not trained already; LR_E_UNSUPPORTED for
+ *         one that is derived from others; LR_E_NUMERIC for one that is not finite. Nothing has
+ *         changed then
  */
 LR_API lr_status lr_optimizer_add_linear(lr_optimizer *optimizer, lr_linear *linear,
                                          const char *pattern, const lr_group_opts *opts,
@@ -110,8 +124,16 @@ LR_API lr_status lr_optimizer_add_linear(lr_optimizer *optimizer, lr_linear *lin
 
 /**
  * Trains parameters of a model, in the graph it has now: norms, embedding and head are among their
- * names. A version of the graph with the masters in place of what matches is published; edits that
- * replace a trained module leave its parameters untrained.
+ * names. A parameter of several uses (a tied embedding, a shared factor) has the name of the first.
+ * A version of the graph with the masters in place of what matches is published; edits that replace
+ * a trained module later leave its parameters untrained. What comes from a GGUF keeps the order of
+ * its rows there.
+ * @param optimizer the optimizer
+ * @param model     changed as by lr_model_set_linear()
+ * @param pattern   as in lr_optimizer_add_linear()
+ * @param opts      as there
+ * @param count     as there
+ * @return as there
  */
 LR_API lr_status lr_optimizer_add_model(lr_optimizer *optimizer, lr_model *model,
                                         const char *pattern, const lr_group_opts *opts,
@@ -143,8 +165,9 @@ typedef struct lr_step_result {
  * take, by the scale of the losses.
  * @param optimizer the optimizer
  * @param result    NULL: not wanted
- * @return LR_E_NUMERIC for a gradient that is not finite, with the parameter's name: nothing has
- *         changed then
+ * @return LR_E_NUMERIC, with the parameter's name, for a gradient that is not finite: nothing has
+ *         changed then; or for a parameter that left the range of binary32: then all have changed,
+ *         and the last state saved is the way back
  */
 LR_API lr_status lr_optimizer_step(lr_optimizer *optimizer, lr_step_result *result);
 
@@ -165,7 +188,9 @@ LR_API lr_status lr_optimizer_save(const lr_optimizer *optimizer, const char *pa
 
 /**
  * Takes up what lr_optimizer_save() wrote; the same parameters must have been added.
- * @return LR_E_FORMAT for another rule, other parameters or other shapes: nothing has changed then
+ * Gradients become zero. Options are not in the file: the learning rate may be another.
+ * @return LR_E_FORMAT for another rule, other parameters or other shapes, LR_E_NUMERIC for numbers
+ *         that are not finite: nothing has changed then
  */
 LR_API lr_status lr_optimizer_restore(lr_optimizer *optimizer, const char *path);
 

@@ -107,6 +107,22 @@ lr_linear **lr__graph_linear(const lr__graph *graph, int32_t index) {
     return &graph->blocks[block].linears[index % LR__BLOCK_LINEARS];
 }
 
+enum { BLOCK_VECTORS = 4 };
+
+int32_t lr__graph_vector_count(const lr__graph *graph) {
+    return graph->block_count * BLOCK_VECTORS + 2;
+}
+
+lr__param **lr__graph_vector(const lr__graph *graph, int32_t index) {
+    lr__graph *slots = (lr__graph *)graph;
+    if (!index) return &slots->embedding;
+    if (index == lr__graph_vector_count(graph) - 1) return &slots->final_norm;
+    lr__block *block = &slots->blocks[(index - 1) / BLOCK_VECTORS];
+    lr__param **const of[BLOCK_VECTORS] = {&block->attention_norm, &block->q_norm, &block->k_norm,
+                                           &block->mlp_norm};
+    return of[(index - 1) % BLOCK_VECTORS];
+}
+
 int32_t lr__graph_find_linear(const lr__graph *graph, const char *name) {
     for (int32_t i = 0; i < lr__graph_linear_count(graph); i++)
         if (!strcmp((*lr__graph_linear(graph, i))->name, name)) return i;

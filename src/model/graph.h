@@ -60,6 +60,10 @@ void lr__graph_drop(lr__graph *graph);
 /* Linear modules by index, blocks first, the head last. */
 int32_t lr__graph_linear_count(const lr__graph *graph);
 lr_linear **lr__graph_linear(const lr__graph *graph, int32_t index);
+/* Parameters beside the linears by index: the embedding, norms of the blocks in the order of
+ * computation, the final norm. A slot may be empty. */
+int32_t lr__graph_vector_count(const lr__graph *graph);
+lr__param **lr__graph_vector(const lr__graph *graph, int32_t index);
 /* -1 when there is none. */
 int32_t lr__graph_find_linear(const lr__graph *graph, const char *name);
 

@@ -88,6 +88,12 @@ lr_status lr__model_merge(lr_model *model, const lr__graph *before, const lr__gr
         lr_linear_free(*slot);
         *slot = lr__linear_keep(changed);
     }
+    for (int32_t i = 0; status >= 0 && i < lr__graph_vector_count(after); i++) {
+        lr__param *changed = *lr__graph_vector(after, i), **slot = lr__graph_vector(next, i);
+        if (changed == *lr__graph_vector(before, i)) continue;
+        lr__param_drop(*slot);
+        *slot = lr__param_keep(changed);
+    }
     if (status >= 0) publish(model, next);
     pthread_mutex_unlock(&model->edits);
     lr__graph_drop(current);

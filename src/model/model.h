@@ -19,8 +19,8 @@ struct lr_model {
 lr_model *lr__model_keep(const lr_model *model);
 /* The current version, with a reference of the caller's own. */
 lr__graph *lr__model_graph(const lr_model *model);
-/* Publishes at once every linear module in which `after` differs from `before`, on top of what
- * others have published meanwhile. */
+/* Publishes at once every linear module, norm and embedding in which `after` differs from `before`,
+ * on top of what others have published meanwhile. */
 lr_status lr__model_merge(lr_model *model, const lr__graph *before, const lr__graph *after);
 
 #endif

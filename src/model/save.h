@@ -53,6 +53,10 @@ lr_status lr__outgoing_vector(lr__outgoing_list *list, const char *module, const
 lr_status lr__outgoing_index(lr__outgoing_list *list, const char *module, const char *part,
                              const lr__index *index);
 
+/* What an operator of a module of this kind is called in tensor names, before ".weight". */
+enum { LR__STEM_SIZE = 24 };
+void lr__save_stem(char stem[LR__STEM_SIZE], int32_t kind, int32_t term, int32_t op);
+
 /* The module without the terms of adapters; owned. */
 lr_status lr__save_base(lr_linear **out, const lr_linear *linear);
 

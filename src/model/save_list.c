@@ -144,25 +144,24 @@ static lr_status add_op(json_t *ops, lr__outgoing_list *list, const char *module
     return lr__json_append(ops, json);
 }
 
-/* What the operator is called in tensor names. */
-static void name_op(char stem[PART_SIZE / 2], int32_t kind, int32_t term, int32_t op) {
+void lr__save_stem(char stem[LR__STEM_SIZE], int32_t kind, int32_t term, int32_t op) {
     if (kind == LR_LINEAR_LOW_RANK)
-        snprintf(stem, PART_SIZE / 2, op ? "right" : "left");
+        snprintf(stem, LR__STEM_SIZE, op ? "right" : "left");
     else if (kind == LR_LINEAR_PIVOT)
-        snprintf(stem, PART_SIZE / 2, term ? "mix" : "pivot");
+        snprintf(stem, LR__STEM_SIZE, term ? "mix" : "pivot");
     else
-        snprintf(stem, PART_SIZE / 2, "chain.%d.%d", term, op);
+        snprintf(stem, LR__STEM_SIZE, "chain.%d.%d", term, op);
 }
 
 static lr_status add_term(json_t *terms, lr__outgoing_list *list, const lr_linear *linear,
                           int32_t which, int32_t kind) {
     const lr__term *term = &linear->terms[which];
     lr_status status = LR_OK;
-    char stem[PART_SIZE / 2];
+    char stem[LR__STEM_SIZE];
     json_t *ops = json_array();
     LR_FAIL_IF(!ops, LR_E_NOMEM, "out of memory for JSON");
     for (int32_t i = 0; i < term->count; i++) {
-        name_op(stem, kind, which, i);
+        lr__save_stem(stem, kind, which, i);
         LR_TRY(add_op(ops, list, linear->name, stem, &term->ops[i]));
     }
     LR_TRY(

@@ -41,6 +41,16 @@ done:
     return status;
 }
 
+void lr__gradients_remove(lr__gradients *gradients, const lr__param *param) {
+    size_t place = place_of(gradients, param);
+    if (!is_at(gradients, place, param)) return;
+    lr__param_drop(gradients->items[place].param);
+    lr__aligned_free(gradients->items[place].values);
+    gradients->count--;
+    memmove(gradients->items + place, gradients->items + place + 1,
+            (gradients->count - place) * sizeof *gradients->items);
+}
+
 float *lr__gradient_of(const lr__gradients *gradients, const lr__param *param) {
     size_t place = place_of(gradients, param);
     return is_at(gradients, place, param) ? gradients->items[place].values : NULL;

@@ -20,6 +20,8 @@ typedef struct lr__gradients {
 
 /* Keeps the parameter; zeros. What has an array already keeps it. */
 lr_status lr__gradients_add(lr__gradients *gradients, lr__param *param);
+/* Frozen again. */
+void lr__gradients_remove(lr__gradients *gradients, const lr__param *param);
 /* NULL: frozen. */
 float *lr__gradient_of(const lr__gradients *gradients, const lr__param *param);
 void lr__gradients_zero(lr__gradients *gradients);

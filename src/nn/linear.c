@@ -128,13 +128,10 @@ done:
     return status;
 }
 
-lr_status lr__linear_renamed(lr_linear **out, const lr_linear *linear, const char *name) {
+lr_status lr__linear_copy(lr_linear **out, const lr_linear *linear, const char *name) {
     lr_status status = LR_OK;
     lr_linear *copy = NULL;
     *out = NULL;
-    if (lr_linear_kind(linear) == LR_LINEAR_LOW_RANK)
-        return lr__linear_low_rank(out, linear->ctx, name, linear->terms[0].ops[0].param,
-                                   linear->terms[0].ops[1].param, linear->bias);
     LR_TRY(lr__linear_new(&copy, linear->ctx, name, linear->out, linear->in));
     for (int32_t t = 0; t < linear->term_count; t++)
         LR_TRY(lr__linear_add_term(copy, linear->terms[t].scale, linear->terms[t].ops,
@@ -145,6 +142,19 @@ lr_status lr__linear_renamed(lr_linear **out, const lr_linear *linear, const cha
 done:
     lr_linear_free(copy);
     return status;
+}
+
+lr_status lr__linear_renamed(lr_linear **out, const lr_linear *linear, const char *name) {
+    if (lr_linear_kind(linear) != LR_LINEAR_LOW_RANK) return lr__linear_copy(out, linear, name);
+    return lr__linear_low_rank(out, linear->ctx, name, linear->terms[0].ops[0].param,
+                               linear->terms[0].ops[1].param, linear->bias);
+}
+
+void lr__linear_swap(lr_linear *linear, const lr__param *from, lr__param *to) {
+    for (int32_t t = 0; t < linear->term_count; t++)
+        for (int32_t i = 0; i < linear->terms[t].count; i++)
+            lr__param_swap(&linear->terms[t].ops[i].param, from, to);
+    lr__param_swap(&linear->bias, from, to);
 }
 
 void lr__linear_name_axis(lr_linear *linear, lr__axis *axis, int32_t is_output) {

@@ -93,6 +93,11 @@ lr_status lr__linear_low_rank(lr_linear **out, lr_ctx *ctx, const char *name, lr
                               lr__param *right, lr__param *bias);
 /* The same terms under another name (a module put into a model takes the model's name). */
 lr_status lr__linear_renamed(lr_linear **out, const lr_linear *linear, const char *name);
+/* The same terms with the same axes; parameters stay shared. */
+lr_status lr__linear_copy(lr_linear **out, const lr_linear *linear, const char *name);
+/* Puts `to`, of the same shape, in the place of `from` wherever that stands. The caller holds a
+ * reference to `from`. */
+void lr__linear_swap(lr_linear *linear, const lr__param *from, lr__param *to);
 /* Names the output (or input) axis of every term, index maps of the whole axis left out. Only
  * while the module is being built. */
 void lr__linear_name_axis(lr_linear *linear, lr__axis *axis, int32_t is_output);

@@ -75,6 +75,12 @@ void lr__param_drop(lr__param *param) {
     lr__free(param);
 }
 
+void lr__param_swap(lr__param **slot, const lr__param *from, lr__param *to) {
+    if (*slot != from) return;
+    *slot = lr__param_keep(to);
+    lr__param_drop((lr__param *)from);
+}
+
 float *lr__param_floats(lr__param *param) { return param->owned; }
 
 int64_t lr__param_count(const lr__param *param) { return param->matrix.rows * param->matrix.cols; }

@@ -42,6 +42,8 @@ lr_status lr__param_derived(lr__param **out, const char *name, int64_t rows, int
                             int32_t ndim, const lr__producer *producer);
 lr__param *lr__param_keep(lr__param *param);
 void lr__param_drop(lr__param *param);
+/* Where *slot is `from`, of which the caller holds a reference of his own, it becomes `to`. */
+void lr__param_swap(lr__param **slot, const lr__param *from, lr__param *to);
 
 float *lr__param_floats(lr__param *param);
 int64_t lr__param_count(const lr__param *param);

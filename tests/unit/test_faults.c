@@ -388,6 +388,30 @@ START_TEST(test_save) {
 }
 END_TEST
 
+/* --- learning --- */
+
+static void learn(void) {
+    lr_model *copy;
+    lr_optimizer *optimizer;
+    int64_t count;
+    ATTEMPT(lr_model_clone(&copy, model));
+    ATTEMPT(lr_optimizer_new(&optimizer, ctx, NULL));
+    ATTEMPT(lr_optimizer_add_model(optimizer, copy, "*.{norm,v_proj}.*", NULL, &count));
+    ck_assert_int_eq(count, 2);
+    ATTEMPT(lr_optimizer_step(optimizer, NULL));
+    ATTEMPT_OUTPUT(lr_optimizer_save(optimizer, scratch_path("state"), 0), "state");
+    ATTEMPT(lr_optimizer_restore(optimizer, scratch_path("state")));
+    ck_assert_int_eq(lr_optimizer_steps(optimizer), 1);
+    lr_optimizer_free(optimizer);
+    lr_model_free(copy);
+}
+
+START_TEST(test_optimizer) {
+    open_named("llama-f32");
+    run_with_faults(learn);
+}
+END_TEST
+
 /* --- judging --- */
 
 static void evaluate(void) {
@@ -459,6 +483,7 @@ Suite *faults_suite(void) {
     tcase_add_loop_test(tests, test_compress, 0, 5);
     tcase_add_test(tests, test_linear);
     tcase_add_loop_test(tests, test_save, 0, 2);
+    tcase_add_test(tests, test_optimizer);
     tcase_add_test(tests, test_eval);
     tcase_add_test(tests, test_generate);
     tcase_add_test(tests, test_self_text);
