@@ -18,6 +18,8 @@
 #include <lowrank/plan.h>
 #include <lowrank/compress.h>
 #include <lowrank/optimizer.h>
+#include <lowrank/learn.h>
+#include <lowrank/train.h>
 #include <lowrank/eval.h>
 #include <lowrank/sensitivity.h>
 

@@ -145,5 +145,9 @@ lr_status lr__linear_forward_kept(const lr__evaluation *e, const lr_linear *cons
 lr_status lr__linear_backward(const lr__linear_tape *tape, const float *const *dy,
                               const int64_t *lddy, const lr__gradients *gradients, float *dx,
                               int64_t lddx, int32_t accumulate);
+/* Derivatives through lr_linear_apply(); dx may be NULL. */
+lr_status lr__linear_apply_backward(const lr_linear *linear, const lr_tensor *x,
+                                    const lr_tensor *dy, lr_tensor *dx,
+                                    const lr__gradients *gradients);
 
 #endif

@@ -201,3 +201,41 @@ lr_status lr_linear_densify(const lr_linear *linear, float *weight) {
     lr__arena_clear(&arena);
     return status;
 }
+
+static lr_status backward_rows(const lr__evaluation *e, const lr_linear *linear, const float *x,
+                               const float *dy, float *dx, int64_t rows,
+                               const lr__gradients *gradients) {
+    lr__arena_mark mark = lr__arena_here(e->arena);
+    lr__linear_tape *tape;
+    float *y;
+    lr_status status = LR_OK;
+    LR_TRY(lr__arena_take(e->arena, &y, (size_t)(rows * linear->out), sizeof *y));
+    LR_TRY(lr__linear_forward_kept(e, &linear, 1, x, linear->in, rows, &y, &linear->out, &tape));
+    status = lr__linear_backward(tape, &dy, &linear->out, gradients, dx, linear->in, 0);
+done:
+    lr__arena_release(e->arena, mark);
+    return status;
+}
+
+lr_status lr__linear_apply_backward(const lr_linear *linear, const lr_tensor *x,
+                                    const lr_tensor *dy, lr_tensor *dx,
+                                    const lr__gradients *gradients) {
+    lr_status status = LR_OK;
+    lr__arena arena = {0};
+    LR_TRY(check_rows(linear, x, linear->in, "x"));
+    LR_TRY(check_rows(linear, dy, linear->out, "dy"));
+    if (dx) LR_TRY(check_rows(linear, dx, linear->in, "dx"));
+    LR_FAIL_IF(x->shape[0] != dy->shape[0] || (dx && dx->shape[0] != x->shape[0]), LR_E_SHAPE,
+               "%s: x has %lld rows, dy %lld, dx %lld", linear->name, (long long)x->shape[0],
+               (long long)dy->shape[0], (long long)(dx ? dx->shape[0] : x->shape[0]));
+    lr__evaluation e = {.device = &linear->ctx->device, .arena = &arena, .batch = 1};
+    for (int64_t row = 0; row < x->shape[0]; row += APPLY_ROWS) {
+        int64_t rows = x->shape[0] - row < APPLY_ROWS ? x->shape[0] - row : APPLY_ROWS;
+        LR_TRY(backward_rows(&e, linear, (const float *)x->data + row * linear->in,
+                             (const float *)dy->data + row * linear->out,
+                             dx ? (float *)dx->data + row * linear->in : NULL, rows, gradients));
+    }
+done:
+    lr__arena_clear(&arena);
+    return status;
+}
