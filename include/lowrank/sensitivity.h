@@ -53,7 +53,7 @@ typedef int32_t (*lr_sensitivity_fn)(const lr_sensitivity_event *event, void *us
  * @param opts  NULL: defaults
  * @param fn    NULL: none
  * @param user  given to fn
- * @return LR_E_INVALID for a file that belongs to another model or text
+ * @return LR_E_INVALID for a file that belongs to another model or text, or to other statistics
  */
 LR_API lr_status lr_sensitivity(const lr_model *model, const lr_plan *probe, const lr_stats *stats,
                                 const int32_t *ids, size_t count, const lr_sensitivity_opts *opts,

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/opts.h"
 #include "compress/plan.h"
+#include "compress/stats.h"
 #include "run/batches.h"
 #include "run/model_hash.h"
 
@@ -113,7 +114,8 @@ static lr_status open_file(probe *p) {
     LR_FAIL_IF(json_integer_value(json_object_get(p->file, "version")) != 1, LR_E_UNSUPPORTED,
                "%s: sensitivities of another version, expected 1", path);
     LR_FAIL_IF(strcmp(key, p->key), LR_E_INVALID,
-               "%s: measured with another model or text; another file, or this one removed, will "
+               "%s: measured with another model, text or statistics; another file, or this one "
+               "removed, will "
                "do",
                path);
 done:
@@ -232,13 +234,26 @@ done:
 }
 
 /* Model, window and text. */
+/* Means in binary32, which saving and opening the statistics leaves as they are. */
+static uint64_t hash_stats(const lr_stats *stats, uint64_t hash) {
+    for (int32_t i = 0; i < stats->moments_count; i++) {
+        const lr__moments *m = &stats->moments[i];
+        hash = XXH3_64bits_withSeed(&m->tokens, sizeof m->tokens, hash);
+        for (int64_t k = 0; k < m->size; k++) {
+            float mean = (float)(m->sum[k] / m->weight);
+            hash = XXH3_64bits_withSeed(&mean, sizeof mean, hash);
+        }
+    }
+    return hash;
+}
+
 static void write_key(probe *p, size_t count) {
     char hash[LR__HASH_SIZE];
-    uint64_t text = XXH3_64bits(p->ids, count * sizeof *p->ids);
+    uint64_t rest = XXH3_64bits(p->ids, count * sizeof *p->ids);
+    rest = XXH3_64bits_withSeed(&p->opts.window, sizeof p->opts.window, rest);
+    rest = hash_stats(p->stats, rest);
     lr__model_hash(p->model, hash);
-    snprintf(
-        p->key, sizeof p->key, "%s-%016llx", hash,
-        (unsigned long long)XXH3_64bits_withSeed(&p->opts.window, sizeof p->opts.window, text));
+    snprintf(p->key, sizeof p->key, "%s-%016llx", hash, (unsigned long long)rest);
 }
 
 static lr_status prepare(probe *p, size_t count) {

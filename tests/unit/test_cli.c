@@ -310,7 +310,7 @@ START_TEST(plan_measures_sensitivity) {
              "--weights", scratch_path("plan.json.weights"), "--out", path, "--force");
     ck_assert(json_equal(ranks, cli_member("ranks")));
     json_decref(ranks);
-    RUN_FAILS(2, "another model or text", "plan", cli_model(), "--keep", "0.6", "--stats", stats,
+    RUN_FAILS(2, "another model, text", "plan", cli_model(), "--keep", "0.6", "--stats", stats,
               "--allocation", "sensitivity", "--window", "16", "--probe-windows", "2", "--out",
               path, "--force");
 }

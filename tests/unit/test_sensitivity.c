@@ -163,7 +163,11 @@ START_TEST(test_refused) {
     const char *path = scratch_path("sensitivity.json");
     CHECK_OK(measure(path, &all));
     ids[3] = (ids[3] + 1) % tiny_vocabulary(model);
-    CHECK_FAILS(measure(path, &all), LR_E_INVALID, "another model or text");
+    CHECK_FAILS(measure(path, &all), LR_E_INVALID, "another model, text or statistics");
+    ids[3] = (ids[3] + tiny_vocabulary(model) - 1) % tiny_vocabulary(model);
+    CHECK_OK(measure(path, &all));
+    CHECK_OK(lr_stats_collect(stats, ids, WINDOW, WINDOW, 1));
+    CHECK_FAILS(measure(path, &all), LR_E_INVALID, "another model, text or statistics");
     CHECK_FAILS(measure(scratch_write("none", "{}", 2), &all), LR_E_FORMAT, "sensitivities");
     CHECK_FAILS(measure(scratch_write("none", "[", 1), &all), LR_E_FORMAT, "line 1");
     static const char next[] = "{\"format\":\"lowrank-sensitivity\",\"version\":2,\"key\":\"\","
