@@ -81,6 +81,19 @@ typedef struct lr__panel_task {
     int add;
 } lr__panel_task;
 
+/* A step of AdamW over n numbers w with the running means m of g = scale * gradient and v of g^2:
+ * m = beta1 m + fresh1 g, v = beta2 v + fresh2 g^2, w = kept w - rate m / (spread sqrt(v) +
+ * epsilon).
+ */
+typedef struct lr__adamw_task {
+    int64_t n;
+    float *w, *m, *v;
+    const float *gradient;
+    float scale;
+    float beta1, fresh1, beta2, fresh2;
+    float kept, rate, spread, epsilon;
+} lr__adamw_task;
+
 typedef struct lr__kernels {
     const char *name; /* "c", "avx2", "avx512" */
 
@@ -131,6 +144,9 @@ typedef struct lr__kernels {
      * of dgate and dup may be any of gate, up, dout. */
     void (*swiglu_backward)(int64_t n, const float *gate, const float *up, const float *dout,
                             float *dgate, float *dup);
+
+    /* Whether w and v stayed finite. The same bits at every level. */
+    int (*adamw)(const lr__adamw_task *task);
 
     /* y += scale * x */
     void (*axpy)(int64_t n, float scale, const float *x, float *y);

@@ -21,32 +21,26 @@ int32_t lr__optimizer_state_numbers(const lr_optimizer_opts *opts) {
     }
 }
 
-/* The same bits as x <= the greatest finite number, in a form that vectors like. */
-static int is_beyond(float x) { return !(fabsf(x) <= FLT_MAX); }
-
 /* With m and v the running means of g and g^2, freed of their start at zero:
  * w = (1 - rate decay) w - rate m / (sqrt(v) + epsilon). Returns whether all stayed finite. */
 static int adamw(const application *a, const lr__group *group, const lr__chunk *c) {
     const lr_optimizer_opts *o = &a->optimizer->opts;
     double learning_rate = a->share * group->learning_rate;
-    float kept = (float)(1 - learning_rate * group->weight_decay);
-    float rate = (float)(learning_rate / a->m_share), spread = (float)(1 / sqrt(a->v_share));
-    float beta1 = (float)o->beta1, fresh1 = (float)(1 - o->beta1);
-    float beta2 = (float)o->beta2, fresh2 = (float)(1 - o->beta2);
-    float epsilon = (float)o->epsilon, scale = group->scale;
-    float *restrict w = lr__param_floats(c->item->param) + c->first;
-    float *restrict m = c->item->state + c->first;
-    float *restrict v = c->item->state + c->item->count + c->first;
-    const float *restrict gradient = c->item->gradient + c->first;
-    int bad = 0;
-    for (int64_t i = 0; i < c->count; i++) {
-        float g = gradient[i] * scale;
-        m[i] = beta1 * m[i] + fresh1 * g;
-        v[i] = beta2 * v[i] + fresh2 * (g * g);
-        w[i] = kept * w[i] - rate * (m[i] / (sqrtf(v[i]) * spread + epsilon));
-        bad |= is_beyond(w[i]) | is_beyond(v[i]);
-    }
-    return !bad;
+    const lr__adamw_task task = {.n = c->count,
+                                 .w = lr__param_floats(c->item->param) + c->first,
+                                 .m = c->item->state + c->first,
+                                 .v = c->item->state + c->item->count + c->first,
+                                 .gradient = c->item->gradient + c->first,
+                                 .scale = group->scale,
+                                 .beta1 = (float)o->beta1,
+                                 .fresh1 = (float)(1 - o->beta1),
+                                 .beta2 = (float)o->beta2,
+                                 .fresh2 = (float)(1 - o->beta2),
+                                 .kept = (float)(1 - learning_rate * group->weight_decay),
+                                 .rate = (float)(learning_rate / a->m_share),
+                                 .spread = (float)(1 / sqrt(a->v_share)),
+                                 .epsilon = (float)o->epsilon};
+    return a->optimizer->ctx->device.kernels->adamw(&task);
 }
 
 /* g += decay w; v = momentum v + g; w -= rate v. */
@@ -56,14 +50,14 @@ static int sgd(const application *a, const lr__group *group, const lr__chunk *c)
     float *restrict w = lr__param_floats(c->item->param) + c->first;
     float *restrict v = c->item->state ? c->item->state + c->first : NULL;
     const float *restrict gradient = c->item->gradient + c->first;
-    int bad = 0;
+    int is_finite = 1;
     for (int64_t i = 0; i < c->count; i++) {
         float g = gradient[i] * scale + decay * w[i];
         if (v) v[i] = g = momentum * v[i] + g;
         w[i] -= rate * g;
-        bad |= is_beyond(w[i]);
+        is_finite &= fabsf(w[i]) <= FLT_MAX;
     }
-    return !bad;
+    return is_finite;
 }
 
 /* A gradient is set to zero while its chunk is at hand. */

@@ -4,6 +4,7 @@
 
 #include "faults.h"
 #include "golden_model.h"
+#include "model/learn.h"
 
 static void set_up(void) {
     fixture_make();
@@ -266,6 +267,40 @@ START_TEST(test_foreign_name) {
 }
 END_TEST
 
+/* Everything together on a tied model: the loss of one text falls, in the forward that everybody
+ * uses too. */
+START_TEST(test_learns) {
+    enum { TOKENS = 24 };
+    int32_t tokens[TOKENS];
+    double nll[TOKENS - 1], sum = 0, first = 0, last = 0;
+    tiny small = tiny_model;
+    small.is_tied = 1;
+    lr_model *model = tiny_open(&small, 2);
+    lr_session *session = tiny_session(model, 1, LR_STEP_BATCH, 1, NULL);
+    lr_optimizer_opts opts = optimizer_opts(LR_ADAMW, 1e-2);
+    lr_optimizer *optimizer = optimizer_of(&opts);
+    CHECK_OK(lr_optimizer_add_model(optimizer, model, NULL, NULL, NULL));
+    const lr__lesson lesson = {.gradients = lr__optimizer_gradients(optimizer), .scale = 1};
+    tiny_text(3, TOKENS, small.vocabulary, tokens);
+    const lr_segment segment = {0, TOKENS, tokens};
+    for (int step = 0; step < 30; step++) {
+        lr__loss_sums sums;
+        CHECK_OK(lr__session_learn(session, &segment, 1, &lesson, &sums));
+        CHECK_OK(lr_optimizer_step(optimizer, NULL));
+        last = sums.total / (double)sums.scored;
+        if (!step) first = last;
+    }
+    ck_assert_double_ge(first, 3);
+    ck_assert_double_le(last, 0.1);
+    CHECK_OK(lr_session_loss(session, &segment, 1, nll));
+    for (int i = 0; i < TOKENS - 1; i++) sum += nll[i];
+    ck_assert_double_le(sum / (TOKENS - 1), last);
+    lr_optimizer_free(optimizer);
+    lr_session_free(session);
+    lr_model_free(model);
+}
+END_TEST
+
 /* --- saving and going on --- */
 
 enum { ROWS = 7, COLS = 9 };
@@ -515,6 +550,7 @@ Suite *optimizer_masters_suite(void) {
     tcase_add_loop_test(tests, test_models, 0, 4);
     tcase_add_test(tests, test_model_parts);
     tcase_add_test(tests, test_foreign_name);
+    tcase_add_test(tests, test_learns);
     tcase_add_loop_test(tests, test_resume, 0, 2);
     tcase_add_test(tests, test_hostile);
     tcase_add_test(tests, test_memory);

@@ -117,6 +117,7 @@ void lr__kernels_fill_avx2(lr__kernels *table) {
     table->rope = rope;
     table->swiglu = swiglu;
     table->swiglu_backward = lr__swiglu_backward_avx2;
+    table->adamw = lr__adamw_avx2;
     table->axpy = lr__axpy_avx2;
     table->scale = lr__scale_avx2;
     table->multiply = lr__multiply_avx2;

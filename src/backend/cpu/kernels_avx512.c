@@ -119,6 +119,7 @@ void lr__kernels_fill_avx512(lr__kernels *table) {
     table->rope = rope;
     table->swiglu = swiglu;
     table->swiglu_backward = lr__swiglu_backward_avx512;
+    table->adamw = lr__adamw_avx512;
     table->axpy = lr__axpy_avx512;
     table->scale = lr__scale_avx512;
     table->multiply = lr__multiply_avx512;

@@ -293,6 +293,7 @@ void lr__kernels_fill_c(lr__kernels *table) {
                            .rope = rope,
                            .swiglu = swiglu,
                            .swiglu_backward = lr__swiglu_backward_c,
+                           .adamw = lr__adamw_c,
                            .axpy = axpy,
                            .scale = scale_to,
                            .multiply = multiply,

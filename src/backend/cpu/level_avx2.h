@@ -20,6 +20,8 @@ void lr__multiply_avx2(int64_t n, const float *x, float *y);
 float lr__max_avx2(int64_t n, const float *x);
 double lr__exp_sum_avx2(int64_t n, const float *x, float shift, float *y);
 
+int lr__adamw_avx2(const lr__adamw_task *task);
+
 void lr__rmsnorm_backward_avx2(int64_t n, const float *x, const float *weight, float epsilon,
                                const float *dy, float *dx, float *dweight);
 void lr__swiglu_backward_avx2(int64_t n, const float *gate, const float *up, const float *dout,

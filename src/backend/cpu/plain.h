@@ -39,6 +39,8 @@ void lr__widen_c(int32_t dtype, const void *src, size_t n, float *dst);
 void lr__widen_blocks(int32_t dtype, const unsigned char *block, size_t n, float *dst);
 void lr__narrow_c(int32_t dtype, const float *src, size_t n, void *dst);
 
+int lr__adamw_c(const lr__adamw_task *task);
+
 void lr__rmsnorm_backward_c(int64_t n, const float *x, const float *weight, float epsilon,
                             const float *dy, float *dx, float *dweight);
 void lr__swiglu_backward_c(int64_t n, const float *gate, const float *up, const float *dout,
