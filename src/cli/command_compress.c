@@ -7,12 +7,11 @@
 #include "cli/progress.h"
 #include "cli/report_html.h"
 #include "cli/samples.h"
+#include "cli/work.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char *const methods[] = {"pca", "whiten", "whiten-eig", "svd",
                                       "afm", "asvd",   "qr",         NULL};
@@ -69,31 +68,6 @@ static int check_blocks(compression *c, const cli_job *job) {
     return CODE_DONE;
 }
 
-/* ".NAME.lowrank-work" beside the output. */
-static int name_work(compression *c) {
-    size_t room = strlen(c->out) + sizeof "..lowrank-work", length = strlen(c->out);
-    while (length > 1 && c->out[length - 1] == '/') length--;
-    size_t start = length;
-    while (start > 0 && c->out[start - 1] != '/') start--;
-    c->work = malloc(room);
-    if (!c->work) return report_nomem();
-    snprintf(c->work, room, "%.*s.%.*s.lowrank-work", (int)start, c->out, (int)(length - start),
-             c->out + start);
-    return CODE_DONE;
-}
-
-/* Files of a folder that has no folders inside. */
-static void remove_work(const char *path) {
-    DIR *folder = opendir(path);
-    const struct dirent *entry;
-    if (!folder) return;
-    while ((entry = readdir(folder)))
-        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, ".."))
-            unlinkat(dirfd(folder), entry->d_name, 0);
-    closedir(folder);
-    rmdir(path);
-}
-
 static int check(compression *c, const cli_job *job) {
     int code;
     TRY(keep_check(&c->keep, &c->plan_path));
@@ -107,7 +81,7 @@ static int check(compression *c, const cli_job *job) {
     c->samples.exact = c->method == METHOD_QR;
     c->samples.match = c->keep.match;
     TRY(check_blocks(c, job));
-    if (c->by_blocks) TRY(name_work(c));
+    if (c->by_blocks) TRY(work_name(&c->work, c->out));
 done:
     return code;
 }
@@ -261,7 +235,7 @@ static int run(compression *c, cli_job *job) {
     TRY(factorise(c, job));
     TRY(job_stage(job, "save"));
     TRY(save(c, job));
-    if (c->work) remove_work(c->work);
+    if (c->work) work_remove(c->work);
     TRY(judge(c, job, &before));
     TRY(put_request(c, job));
     TRY(keep_about(job->result, c->plan));

@@ -40,6 +40,7 @@ int command_collect(cli_job *job);
 int command_plan(cli_job *job);
 int command_compress(cli_job *job);
 int command_convert(cli_job *job);
+int command_train(cli_job *job);
 
 /* Reads the command line; CODE_HELP when help was asked for and printed. */
 int job_begin(cli_job *job, const arg *options, size_t count);

@@ -41,6 +41,12 @@ static const cli_command commands[] = {
      "Writes a model as a Hugging Face folder or as a GGUF file for llama.cpp and its relatives. A "
      "factorised model stays factorised in a folder; GGUF has plain matrices only.",
      "lowrank convert smaller/ --out smaller.gguf --dtype q8_0 --densify"},
+    {"train", command_train, "MODEL --out DIR [--text FILE]... [--train PATTERN] [options]",
+     "a model whose parameters learnt from text or from a teacher",
+     "Trains the parameters that patterns name, all by default, by the loss of the next token or "
+     "towards a teacher's predictions, and saves the model with its curve of losses. An "
+     "interrupted run goes on with --resume, and ends with the same bytes.",
+     "lowrank train smaller/ --teacher model/ --text wiki.txt --steps 200 --lr 5e-5 --out taught/"},
     {"eval", command_eval, "MODEL --text FILE [--window N] [--reference MODEL] [options]",
      "perplexity, and the distance to another model",
      "Scores a text in consecutive windows and gives its perplexity. With a reference it also "
