@@ -24,7 +24,7 @@ enum {
 };
 
 #define KEEP_DEFAULT \
-    { .floor = 0.9 }
+    { .floor = 0.95 }
 
 #define KEEP_OPTIONS(k)                                                                            \
     ARG("keep", ARG_REAL, &(k)->linear, "R",                                                       \
@@ -52,7 +52,7 @@ enum {
             .choices = keep_allocations),                                                          \
         ARG("floor", ARG_REAL, &(k)->floor, "F",                                                   \
             "of the other allocations: least rank of a module, as a share of the uniform one "     \
-            "[default 0.9]",                                                                       \
+            "[default 0.95]",                                                                      \
             .most = 1),                                                                            \
         ARG("weights", ARG_TEXT, &(k)->weights, "JSON",                                            \
             "weights of the energies: a JSON object of patterns, such as '{\"v_proj\": 4}', or "   \

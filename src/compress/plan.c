@@ -13,7 +13,7 @@ void lr_plan_opts_init(lr_plan_opts *opts, size_t size) {
                              .pattern = lr__block_linears,
                              .storage = "pivot",
                              .allocation = "uniform",
-                             .floor = 0.9,
+                             .floor = 0.95,
                              .dtype = LR_BF16};
     lr__opts_defaults(opts, size, &defaults, sizeof defaults);
 }
