@@ -61,6 +61,24 @@ def compress(args):
             "over_torch": sum(theirs.values()) / sum(ours.values())}  # fmt: skip
 
 
+def train(args):
+    """All parameters by AdamW, 2 x 256 tokens a step, beside PyTorch, with and without keeping
+    activations."""
+    sizes = ["--steps", 4, "--batch", 2, "--window", 256, "--threads", args.threads]
+    found = {}
+    for name, ours, theirs in (("kept", ["--keep-activations"], []), ("again", [], ["--checkpoint"])):
+        with tempfile.TemporaryDirectory() as folder:
+            out = json.loads(run(args.command, "train", args.model, "--out", Path(folder) / "out",
+                                 "--text", args.text, *sizes, "--lr", 1e-5, "--eval-windows", 1,
+                                 *ours, "--json", "--quiet").splitlines()[-1])  # fmt: skip
+        peer = json.loads(run(args.peers, HERE / "train_peer.py", args.model, args.text, *sizes, *theirs))
+        ours = {key: out[key] for key in ("tokens_per_second", "peak_bytes")}
+        peer.pop("losses")
+        found[name] = {"ours": ours, "torch": peer,
+                       "over_torch": ours["tokens_per_second"] / peer["tokens_per_second"]}  # fmt: skip
+    return found
+
+
 def decode(args):
     """One stream beside the rate at which the same file can be read, dense and factorised."""
     found = {}
@@ -182,6 +200,13 @@ def main():
         record["compress"] = work = compress(args)
         print(f"compress              {sum(work['ours'].values()):8.1f} s, "
               f"{work['over_torch']:.2f}x as fast as plain PyTorch")
+        record["train"] = train(args)
+        for name, work in record["train"].items():
+            flops = 3 * flops_per_token(info, 256) * work["ours"]["tokens_per_second"]
+            work["share_of_sgemm"] = flops / max(sgemm)
+            print(f"train, activations {name:5} {work['ours']['tokens_per_second']:6.1f} tokens/s, "
+                  f"{work['share_of_sgemm']:.0%} of SGEMM, {work['ours']['peak_bytes'] / 1e9:.2f} GB; PyTorch "
+                  f"{work['torch']['tokens_per_second']:.1f}, {work['torch']['peak_bytes'] / 1e9:.2f} GB")
         if abs(peers[0]["perplexity"] / ours[0]["perplexity"] - 1) > 1e-4:
             sys.exit(f"perplexity {ours[0]['perplexity']}, transformers {peers[0]['perplexity']}")
     else:
