@@ -187,12 +187,15 @@ format:
 	clang-format -i $(all_sources)
 
 # MODEL=model TEXT=file [PEERS=python with torch, transformers and gguf]
-bench: all $(B)/tests/bench/sgemm $(B)/tests/bench/sampling $(B)/tests/bench/read
+bench: all $(B)/tests/bench/sgemm $(B)/tests/bench/sampling $(B)/tests/bench/read $(B)/tests/bench/kernel
 	tests/bench/bench.py --command $(B)/lowrank --build $(B)/tests/bench --model '$(MODEL)' \
 	    --text '$(TEXT)' $(if $(PEERS),--peers '$(PEERS)')
 $(B)/tests/bench/%: tests/bench/%.c $(shared)
 	@mkdir -p $(@D)
 	$(call say,CC)$(compile) $(LDFLAGS) -o $@ $< -Llib -Wl,-rpath,'$(abspath lib)' -llowrank -lopenblas
+$(B)/tests/bench/kernel: tests/bench/kernel.c $(static)
+	@mkdir -p $(@D)
+	$(call say,CC)$(compile) $(LDFLAGS) -o $@ $< $(static) $(LDLIBS) $(libraries)
 
 docs:
 	@mkdir -p build/docs

@@ -105,6 +105,16 @@ def decode_folder(args, folder):
             "share_of_read": max(rates) * weights.stat().st_size / max(limits)}  # fmt: skip
 
 
+def kernel(args):
+    """The kernel of decoding beside SGEMM on the same shapes, one thread, by rows."""
+    found = {}
+    for rows in (16, 32, 64):
+        rounds = [json.loads(run(Path(args.build) / "kernel", rows)) for _ in range(args.rounds)]
+        best = {name: max(each[name] for each in rounds) for name in rounds[0]}
+        found[rows] = best | {"share": best["flops"] / best["sgemm_flops"]}
+    return found
+
+
 def flops_per_token(info, window):
     """Of the linears, the head and causal attention, forward only."""
     head = info["vocabulary_size"] * info["hidden_size"]
@@ -184,6 +194,10 @@ def main():
     print(f"SGEMM 4096^3          {max(sgemm) / 1e9:8.1f} GFLOP/s on {args.threads} threads")
     print(f"eval                  {max(rates):8.1f} tokens/s, {share:.0%} of SGEMM")
     print(f"sampling, {args.rows:3} rows    {max(sampled):8.1f} tokens/s")
+    record["kernel"] = kernel(args)
+    for rows, found in record["kernel"].items():
+        print(f"kernel, {rows} rows       {found['flops'] / 1e9:8.1f} GFLOP/s on one thread, "
+              f"{found['share']:.0%} of SGEMM on the same shapes")
     record["decode"] = decode(args)
     for name, found in record["decode"].items():
         print(f"decode {name:14} {found['tokens_per_second']['best']:8.1f} tokens/s, "
