@@ -29,7 +29,7 @@ int main(int argc, char **argv) {
     int rows = argc == 2 ? atoi(argv[1]) : 0;
     double ours[SHAPES] = {0}, theirs[SHAPES] = {0}, flops = 0, sum = 0, blas_sum = 0;
     enum { MOST = 1536 };
-    float *w = malloc(sizeof *w * (576 * MOST + 2 * (size_t)rows * MOST));
+    float *w = aligned_alloc(64, sizeof *w * (576 * MOST + 2 * (size_t)rows * MOST));
     if (rows < 1 || rows > 4096 || !w) return 2;
     float *x = w + 576 * MOST, *y = x + (size_t)rows * MOST;
     openblas_set_num_threads(1);
