@@ -14,10 +14,8 @@ void svg_begin(svg_chart *chart, const char *name) {
     chart->x.to = RIGHT;
     chart->y.from = BOTTOM;
     chart->y.to = TOP;
-    fprintf(out,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" role=\"img\" "
-            "aria-label=\"",
-            WIDTH, HEIGHT);
+    fprintf(out, "<svg%s viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"",
+            chart->is_file ? " xmlns=\"http://www.w3.org/2000/svg\"" : "", WIDTH, HEIGHT);
     html_text(out, name);
     fputs("\">\n", out);
     fprintf(out, "<text class=\"axis\" x=\"%d\" y=\"%d\" text-anchor=\"middle\">",

@@ -14,6 +14,7 @@ typedef struct svg_axis {
 typedef struct svg_chart {
     FILE *out;
     svg_axis x, y;
+    int is_file; /* a file of its own, not a part of a page */
 } svg_chart;
 
 /* Opens the drawing: `name` is read to those who cannot see it, the labels stand on the axes. */

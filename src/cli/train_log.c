@@ -109,6 +109,7 @@ int train_log_draw(const train_log *log, const char *path) {
     if (!(chart.y.most > chart.y.least)) chart.y.most = chart.y.least + 1;
     TRY(staged_begin(&file, path, 1));
     chart.out = file.out;
+    chart.is_file = 1;
     svg_begin(&chart, "loss of each step");
     fputs("<style>text{font:9px sans-serif}path,line{fill:none;stroke:#888}"
           "polyline{fill:none;stroke:#06c}</style>\n",
