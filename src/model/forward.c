@@ -154,8 +154,8 @@ static lr_status run_linears(lr__forward *r, int32_t block, int32_t first, int32
     }
     const lr_linear *const *read = (const lr_linear *const *)linears;
     if (r->tape)
-        LR_TRY(lr__linear_forward_kept(&step->evaluation, read, count, x, linears[0]->in,
-                                       step->tokens, y, ldy, &r->tape->groups[first]));
+        LR_TRY(lr__linear_forward_kept(&step->evaluation, read, count, x, step->tokens, y, ldy,
+                                       &r->tape->groups[first]));
     else
         LR_TRY(lr__linear_forward(&step->evaluation, read, count, x, linears[0]->in, step->tokens,
                                   y, ldy));

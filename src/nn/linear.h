@@ -132,11 +132,11 @@ lr_status lr__linear_forward(const lr__evaluation *e, const lr_linear *const *mo
                              float *const *y, const int64_t *ldy);
 
 /* What a backward pass needs of a forward, in the evaluation's arena: it and everything it was
- * given must stay until then, x and the array of modules too. */
+ * given must stay until then, x [tokens, in] and the array of modules too. */
 typedef struct lr__linear_tape lr__linear_tape;
 lr_status lr__linear_forward_kept(const lr__evaluation *e, const lr_linear *const *modules,
-                                  int32_t count, const float *x, int64_t ldx, int64_t tokens,
-                                  float *const *y, const int64_t *ldy, lr__linear_tape **tape);
+                                  int32_t count, const float *x, int64_t tokens, float *const *y,
+                                  const int64_t *ldy, lr__linear_tape **tape);
 
 /* The derivatives of a loss, given those by y[i], dy[i] with step lddy[i]: added to `gradients` of
  * the parameters that have one, and written, or added where `accumulate`, to dx [tokens, in] with

@@ -248,13 +248,17 @@ lr_status lr__linear_forward(const lr__evaluation *e, const lr_linear *const *mo
 }
 
 lr_status lr__linear_forward_kept(const lr__evaluation *e, const lr_linear *const *modules,
-                                  int32_t count, const float *x, int64_t ldx, int64_t tokens,
-                                  float *const *y, const int64_t *ldy, lr__linear_tape **tape) {
+                                  int32_t count, const float *x, int64_t tokens, float *const *y,
+                                  const int64_t *ldy, lr__linear_tape **tape) {
     forest *f;
     lr_status status = lr__arena_take(e->arena, &f, 1, sizeof *f);
     if (status < 0) return status;
-    *f = (forest){
-        .e = e, .modules = modules, .module_count = count, .x = x, .ldx = ldx, .tokens = tokens};
+    *f = (forest){.e = e,
+                  .modules = modules,
+                  .module_count = count,
+                  .x = x,
+                  .ldx = modules[0]->in,
+                  .tokens = tokens};
     *tape = f;
     return run_forest(f, y, ldy);
 }

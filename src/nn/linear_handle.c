@@ -210,7 +210,7 @@ static lr_status backward_rows(const lr__evaluation *e, const lr_linear *linear,
     float *y;
     lr_status status = LR_OK;
     LR_TRY(lr__arena_take(e->arena, &y, (size_t)(rows * linear->out), sizeof *y));
-    LR_TRY(lr__linear_forward_kept(e, &linear, 1, x, linear->in, rows, &y, &linear->out, &tape));
+    LR_TRY(lr__linear_forward_kept(e, &linear, 1, x, rows, &y, &linear->out, &tape));
     status = lr__linear_backward(tape, &dy, &linear->out, gradients, dx, linear->in, 0);
 done:
     lr__arena_release(e->arena, mark);

@@ -6,8 +6,7 @@ lr_status lr__loss_head_logits(int64_t first, int64_t rows, float *logits, void 
     const float *x = h->hidden + first * h->head->in;
     if (!h->gradients)
         return lr__linear_forward(h->e, &h->head, 1, x, h->head->in, rows, &logits, &h->head->out);
-    return lr__linear_forward_kept(h->e, &h->head, 1, x, h->head->in, rows, &logits, &h->head->out,
-                                   &h->tape);
+    return lr__linear_forward_kept(h->e, &h->head, 1, x, rows, &logits, &h->head->out, &h->tape);
 }
 
 lr_status lr__loss_head_dlogits(int64_t first, int64_t rows, const float *dlogits, void *head) {

@@ -109,8 +109,7 @@ static void check_group(group *g, const lr__extents *extents, const lr__param *f
     lr__linear_tape *tape;
     const lr_linear *const *read = (const lr_linear *const *)modules;
     ck_assert_int_ge(
-        lr__linear_forward_kept(&e, read, g->module_count, g->x, g->in, TOKENS, y, g->out, &tape),
-        0);
+        lr__linear_forward_kept(&e, read, g->module_count, g->x, TOKENS, y, g->out, &tape), 0);
     const float *const *dy = (const float *const *)g->dy;
     ck_assert_int_ge(lr__linear_backward(tape, dy, g->out, &gradients, dx, g->in, 0), 0);
     check_slopes(g, g->x, dx, TOKENS * g->in, 0, "dx");
