@@ -261,7 +261,7 @@ static int put_losses(const teaching *t, json_t *result) {
     TRY(report_put(result, "losses", losses));
     for (size_t i = 0; i < t->log.count; i++)
         if (json_array_append_new(losses, json_real(t->log.rows[i].loss))) TRY(report_nomem());
-    TRY(report_count(result, "steps", lr_optimizer_steps(t->optimizer)));
+    if (t->log.count) TRY(report_count(result, "steps", t->log.rows[t->log.count - 1].step));
     if (t->seconds > 0) TRY(report_real(result, "tokens_per_second", (double)t->seen / t->seconds));
 done:
     return code;
@@ -282,6 +282,10 @@ static int run(teaching *t, cli_job *job) {
     TRY(learn(t, job));
     TRY(job_stage(job, "save"));
     TRY(save(t, job));
+    lr_optimizer_free(t->optimizer); /* judging needs room, and the files are what is judged */
+    lr_model_free(t->model);
+    t->optimizer = NULL;
+    t->model = NULL;
     if (t->evals.texts.count) TRY(job_stage(job, "evaluate"));
     TRY(job_open(job, &written, t->out));
     TRY(evals_run(&t->evals, job, t->teacher ? t->teacher : t->source, written));
