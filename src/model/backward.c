@@ -1,6 +1,7 @@
 /* Derivatives of one block, module by module in the reverse order of the forward. */
 #include "model/backward.h"
 
+#include "model/rows.h"
 #include "nn/attention_backward.h"
 
 #include <string.h>
@@ -34,8 +35,6 @@ done:
 
 /* ---- elementwise work, a few rows an item ---- */
 
-enum { ROWS_EACH = 16 };
-
 typedef struct rows_job {
     const lr__kernels *kernels;
     const lr__backward *b;
@@ -46,21 +45,16 @@ typedef struct rows_job {
     float epsilon;
 } rows_job;
 
-static int64_t items_of(const rows_job *j) { return (j->rows + ROWS_EACH - 1) / ROWS_EACH; }
-
 static void for_rows(lr__backward *b, lr__pool_fn fn, rows_job *j) {
     j->b = b;
     j->kernels = b->r->step->evaluation.device->kernels;
-    lr__pool_run(b->r->step->evaluation.device->pool, items_of(j), fn, j);
+    lr__pool_run(b->r->step->evaluation.device->pool, lr__rows_items(j->rows), fn, j);
 }
-
-#define EACH_ROW(t, index, rows) \
-    for (int64_t t = (index)*ROWS_EACH; t < ((index) + 1) * ROWS_EACH && t < (rows); t++)
 
 static void norm_rows(void *work, int64_t index, int32_t thread) {
     (void)thread;
     const rows_job *j = work;
-    EACH_ROW(t, index, j->rows)
+    LR__EACH_ROW(t, index, j->rows)
     j->kernels->rmsnorm_backward(j->width, j->x + t * j->width, j->weight, j->epsilon,
                                  j->dy + t * j->width, j->dx + t * j->width,
                                  j->sums ? j->sums + index * j->width : NULL);
@@ -78,12 +72,12 @@ lr_status lr__backward_norm(lr__backward *b, const lr__param *weight, int64_t ro
     lr__param_widen(b->r->step->evaluation.device->kernels, weight, values);
     j.weight = values;
     if (gradient) {
-        size_t count = (size_t)(items_of(&j) * width);
+        size_t count = (size_t)(lr__rows_items(rows) * width);
         LR_TRY(lr__arena_take(arena, &j.sums, count, sizeof *j.sums));
         memset(j.sums, 0, count * sizeof *j.sums);
     }
     for_rows(b, norm_rows, &j);
-    for (int64_t i = 0; gradient && i < items_of(&j); i++)
+    for (int64_t i = 0; gradient && i < lr__rows_items(rows); i++)
         j.kernels->axpy(width, 1, j.sums + i * width, gradient);
 done:
     lr__arena_release(arena, mark);
@@ -93,7 +87,7 @@ done:
 static void turn_rows(void *work, int64_t index, int32_t thread) {
     (void)thread;
     const rows_job *j = work;
-    EACH_ROW(t, index, j->rows)
+    LR__EACH_ROW(t, index, j->rows)
     for (int64_t h = 0; h < j->heads; h++)
         j->kernels->rope(2 * j->half, j->a->cosine + t * j->half, j->b->minus_sine + t * j->half,
                          j->dx + (t * j->heads + h) * 2 * j->half);
@@ -123,7 +117,7 @@ static lr_status turn_back(lr__backward *b, const lr__activations *a, int32_t he
 static void gate_rows(void *work, int64_t index, int32_t thread) {
     (void)thread;
     const rows_job *j = work;
-    EACH_ROW(t, index, j->rows) {
+    LR__EACH_ROW(t, index, j->rows) {
         int64_t at = t * j->width;
         size_t rest = (size_t)(j->width - j->cut) * sizeof(float);
         j->kernels->swiglu_backward(j->cut, j->a->gate + at, j->a->up + at, j->b->dact + at,

@@ -6,6 +6,7 @@
 #include "model/forward.h"
 
 #include "model/rope.h"
+#include "model/rows.h"
 
 #include <math.h>
 #include <string.h>
@@ -55,22 +56,16 @@ typedef struct rows_job {
     int32_t norms_heads;
 } rows_job;
 
-enum { ROWS_EACH = 16 };
-
 static void for_rows(lr__forward *r, lr__pool_fn fn, rows_job *job) {
     job->kernels = r->step->evaluation.device->kernels;
     job->r = r;
-    lr__pool_run(r->step->evaluation.device->pool, (r->step->tokens + ROWS_EACH - 1) / ROWS_EACH,
-                 fn, job);
+    lr__pool_run(r->step->evaluation.device->pool, lr__rows_items(r->step->tokens), fn, job);
 }
-
-#define EACH_ROW(t, index, tokens) \
-    for (int64_t t = (index)*ROWS_EACH; t < ((index) + 1) * ROWS_EACH && t < (tokens); t++)
 
 static void norm_rows(void *work, int64_t index, int32_t thread) {
     (void)thread;
     const rows_job *j = work;
-    EACH_ROW(t, index, j->r->step->tokens)
+    LR__EACH_ROW(t, index, j->r->step->tokens)
     j->kernels->rmsnorm(j->width, j->from + t * j->width, j->weight, j->epsilon,
                         j->to + t * j->width);
 }
@@ -88,7 +83,7 @@ void lr__forward_norm(lr__forward *r, const lr__param *weight, const float *from
 static void turn_rows(void *work, int64_t index, int32_t thread) {
     (void)thread;
     const rows_job *j = work;
-    EACH_ROW(t, index, j->r->step->tokens)
+    LR__EACH_ROW(t, index, j->r->step->tokens)
     for (int64_t h = 0; h < j->heads; h++) {
         float *head = j->to + t * j->width + h * 2 * j->half;
         if (j->norms_heads) j->kernels->rmsnorm(2 * j->half, head, j->weight, j->epsilon, head);
@@ -114,7 +109,7 @@ static void turn_heads(lr__forward *r, float *x, int32_t heads, const lr__param 
 static void gate_rows(void *work, int64_t index, int32_t thread) {
     (void)thread;
     const rows_job *j = work;
-    EACH_ROW(t, index, j->r->step->tokens)
+    LR__EACH_ROW(t, index, j->r->step->tokens)
     j->kernels->swiglu(j->cut, j->from + t * j->width, j->other + t * j->width,
                        j->to + t * j->width);
 }
@@ -122,7 +117,7 @@ static void gate_rows(void *work, int64_t index, int32_t thread) {
 static void add_rows(void *work, int64_t index, int32_t thread) {
     (void)thread;
     const rows_job *j = work;
-    EACH_ROW(t, index, j->r->step->tokens)
+    LR__EACH_ROW(t, index, j->r->step->tokens)
     j->kernels->axpy(j->width, 1, j->from + t * j->width, j->to + t * j->width);
 }
 
