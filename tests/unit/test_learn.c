@@ -1,6 +1,7 @@
 /* A session's forward and backward pass: golden gradients of PyTorch, and what must not change
  * them. */
 #include "golden_model.h"
+#include "hash.h"
 #include "model/learn.h"
 
 enum { MOST_ROWS = 8 };
@@ -119,13 +120,12 @@ static uint64_t bits_of(int32_t threads, int32_t keeps_all) {
     lr_ctx *ctx = context_of(threads);
     golden g = golden_open("qwen3");
     lesson l = open_lesson(ctx, "qwen3", g.rows, NULL, train);
-    uint64_t hash = 14695981039346656037ULL;
+    uint64_t hash = hash_begin;
     learn(&l, &g, NULL, 0, 1, keeps_all);
     for (int32_t i = 0; i < lr__graph_linear_count(l.graph); i++) {
         const lr__param *weight = (*lr__graph_linear(l.graph, i))->terms[0].ops[0].param;
-        const unsigned char *bytes = (unsigned char *)lr__gradient_of(&l.gradients, weight);
-        for (size_t b = 0; b < (size_t)lr__param_count(weight) * sizeof(float); b++)
-            hash = (hash ^ bytes[b]) * 1099511628211U;
+        hash = hash_bytes(hash, lr__gradient_of(&l.gradients, weight),
+                          (size_t)lr__param_count(weight) * sizeof(float));
     }
     close_lesson(&l);
     golden_close(&g);

@@ -1,5 +1,6 @@
 /* Derivatives of products over stored weights, against plain sums in binary64. */
 #include "backend/matmul.h"
+#include "hash.h"
 #include "linear_fixture.h"
 
 #include "tensor/dtype.h"
@@ -169,12 +170,7 @@ static uint64_t bits_of(int32_t threads) {
     ck_assert_int_ge(lr__matmul_backward_run(&device, &arena, &m), 0);
     lr__arena_clear(&arena);
     lr__pool_free(device.pool);
-    uint64_t hash = 14695981039346656037ULL;
-    for (size_t i = 0; i < sizeof dx; i++)
-        hash = (hash ^ ((unsigned char *)dx)[i]) * 1099511628211U;
-    for (size_t i = 0; i < sizeof dw; i++)
-        hash = (hash ^ ((unsigned char *)dw)[i]) * 1099511628211U;
-    return hash;
+    return hash_bytes(hash_bytes(hash_begin, dx, sizeof dx), dw, sizeof dw);
 }
 
 START_TEST(threads_change_no_bit) {

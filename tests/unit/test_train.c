@@ -1,5 +1,6 @@
 /* Training as a host sees it: losses fall, checkpoints go on bit for bit, refusals. */
 #include "golden_model.h"
+#include "hash.h"
 
 enum { IDS = 400 };
 
@@ -86,11 +87,10 @@ END_TEST
 
 static uint64_t bits_of(const lr_model *of) {
     lr__graph *graph = lr__model_graph(of);
-    uint64_t hash = 14695981039346656037ULL;
+    uint64_t hash = hash_begin;
     for (int32_t i = 0; i < lr__graph_linear_count(graph); i++) {
         const lr__matrix *m = &(*lr__graph_linear(graph, i))->terms[0].ops[0].param->matrix;
-        for (int64_t b = 0; b < m->rows * m->cols * 4; b++)
-            hash = (hash ^ ((const unsigned char *)m->data)[b]) * 1099511628211U;
+        hash = hash_bytes(hash, m->data, (size_t)(m->rows * m->cols) * sizeof(float));
     }
     lr__graph_drop(graph);
     return hash;
