@@ -45,7 +45,8 @@ typedef struct lr_train_event {
     int64_t tokens;       /**< of the step, context included */
 } lr_train_event;
 
-/** Called behind each step, on the calling thread; non-zero stops with #LR_E_CANCELLED. */
+/** Called behind each step and before its checkpoint, on the calling thread, so that what a host
+ *  keeps of the steps is never behind; non-zero stops with #LR_E_CANCELLED. */
 typedef int32_t (*lr_train_fn)(const lr_train_event *event, void *user);
 
 /**

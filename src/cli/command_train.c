@@ -3,6 +3,7 @@
 #include "cli/evals.h"
 #include "cli/job.h"
 #include "cli/progress.h"
+#include "cli/staged.h"
 #include "cli/train_log.h"
 #include "cli/work.h"
 
@@ -137,13 +138,25 @@ static int compare_settings(const teaching *t, const json_t *now) {
     json_t *value;
     int code = CODE_DONE;
     if (!then) return report_fail(CODE_INPUT, "%s: %s", t->settings, where.text);
-    json_object_foreach((json_t *)now, key,
-                        value) if (!code && !json_equal(value, json_object_get(then, key))) code =
-        report_fail(CODE_USAGE,
-                    "--resume: the run that was interrupted had another "
-                    "--%s; --force begins anew",
-                    key);
+    json_object_foreach((json_t *)now, key, value) {
+        if (code || json_equal(value, json_object_get(then, key))) continue;
+        code = report_fail(CODE_USAGE,
+                           "--resume: the run that was interrupted had another --%s; --force "
+                           "begins anew",
+                           key);
+    }
     json_decref(then);
+    return code;
+}
+
+static int write_settings(const teaching *t, const json_t *now) {
+    staged_file file = {0};
+    int code;
+    TRY(staged_begin(&file, t->settings, 1));
+    if (json_dumpf(now, file.out, JSON_INDENT(1))) TRY(report_nomem());
+    TRY(staged_commit(&file));
+done:
+    staged_end(&file);
     return code;
 }
 
@@ -162,8 +175,7 @@ static int begin_work(teaching *t, const cli_job *job) {
     } else {
         work_remove(t->work);
         if (mkdir(t->work, 0777)) TRY(report_fail(CODE_FAILED, "%s: %s", t->work, strerror(errno)));
-        if (json_dump_file(now, t->settings, JSON_INDENT(1)))
-            TRY(report_fail(CODE_FAILED, "%s: cannot write", t->settings));
+        TRY(write_settings(t, now));
     }
 done:
     json_decref(now);

@@ -1,4 +1,4 @@
-/* Numbers go by JSON's writer and reader, which no locale changes. */
+/* Losses as a table and as a drawing. The command sets no locale, so a number has its point. */
 #include "cli/train_log.h"
 
 #include "cli/args.h"
@@ -48,27 +48,15 @@ int train_log_open(train_log *log, const char *path, int64_t last) {
     return code;
 }
 
-/* A number as JSON has it. */
-static void put_number(FILE *out, double value, const char *behind) {
-    json_t *number = json_real(value);
-    char text[64] = "0";
-    size_t used = number ? json_dumpb(number, text, sizeof text - 1, JSON_ENCODE_ANY) : 1;
-    json_decref(number);
-    fprintf(out, "%.*s%s", (int)used, text, behind);
-}
-
 int train_log_save(const train_log *log, const char *path) {
     staged_file file = {0};
     int code;
     TRY(staged_begin(&file, path, 1));
     fputs(header, file.out);
     for (size_t i = 0; i < log->count; i++) {
-        const train_row *row = &log->rows[i];
-        const double numbers[] = {row->loss, row->next_token,    row->divergence,
-                                  row->norm, row->learning_rate, row->seconds};
-        fprintf(file.out, "%lld,", (long long)row->step);
-        for (int k = 0; k < COLUMNS - 1; k++)
-            put_number(file.out, numbers[k], k + 2 < COLUMNS ? "," : "\n");
+        const train_row *r = &log->rows[i];
+        fprintf(file.out, "%lld,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g\n", (long long)r->step, r->loss,
+                r->next_token, r->divergence, r->norm, r->learning_rate, r->seconds);
     }
     TRY(staged_commit(&file));
 done:
@@ -89,8 +77,6 @@ static void put_ticks(const svg_chart *chart, const svg_axis *axis,
     for (double at = ceil(axis->least / step) * step; at <= axis->most; at += step) {
         char text[32];
         snprintf(text, sizeof text, "%.*f", step < 1 ? (int)ceil(-log10(step)) : 0, at);
-        for (char *c = text; *c; c++)
-            if (*c == ',') *c = '.';
         tick(chart, at, text);
     }
 }

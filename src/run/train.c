@@ -127,12 +127,10 @@ static lr_status run_steps(training *t, lr_ctx *ctx, lr_train_fn fn, void *user)
     lr_train_event event;
     while (lr_optimizer_steps(t->optimizer) < t->opts.steps) {
         LR_TRY(run_step(t, &event));
-        if (event.step % t->opts.checkpoint_every == 0) LR_TRY(save(t));
-        if (fn && fn(&event, user)) {
-            LR_TRY(save(t));
-            return lr__fail(LR_E_CANCELLED, "training was cancelled at step %lld",
-                            (long long)event.step);
-        }
+        int32_t is_cancelled = fn && fn(&event, user);
+        if (is_cancelled || event.step % t->opts.checkpoint_every == 0) LR_TRY(save(t));
+        LR_FAIL_IF(is_cancelled, LR_E_CANCELLED, "training was cancelled at step %lld",
+                   (long long)event.step);
         LR_TRY(lr__progress(ctx, "train", event.step, t->opts.steps));
     }
     status = save(t);

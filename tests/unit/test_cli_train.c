@@ -55,6 +55,17 @@ START_TEST(parts_learn_from_a_teacher) {
 }
 END_TEST
 
+static int lines_of(const char *folder, const char *name) {
+    char file[700];
+    int lines = 0, c;
+    snprintf(file, sizeof file, "%s/%s", folder, name);
+    FILE *in = fopen(file, "r");
+    ck_assert_ptr_nonnull(in);
+    while ((c = fgetc(in)) != EOF) lines += c == '\n';
+    fclose(in);
+    return lines;
+}
+
 static size_t weights(const char *folder, char *bytes, size_t room) {
     char file[700];
     snprintf(file, sizeof file, "%s/model.safetensors", folder);
@@ -79,6 +90,7 @@ START_TEST(killed_runs_end_with_the_same_bytes) {
     if (access(out, F_OK)) RUN_JSON(TRAIN(out, "60"), "--resume");
     ck_assert_uint_eq(weights(out, resumed, ROOM), bytes);
     ck_assert_mem_eq(whole, resumed, bytes);
+    ck_assert_int_eq(lines_of(out, "losses.csv"), 61); /* no step is missing */
 }
 END_TEST
 
