@@ -157,13 +157,49 @@ done:
     return status;
 }
 
+/* ---- where a block ends ---- */
+
+/* What holds parameters, in the order of the forward. The backward pass of the lowest block ends
+ * at the first of them that is trained; below it nothing is wanted. */
+enum { AT_ATTENTION_NORM, AT_QKV, AT_HEAD_NORMS, AT_O, AT_MLP_NORM, AT_GATE_UP, AT_DOWN };
+
 static int trains(const lr__backward *b, const lr__param *param) {
     return param && lr__gradient_of(b->gradients, param) != NULL;
 }
 
+typedef struct search {
+    const lr__gradients *gradients;
+    int found;
+} search;
+
+static void look(const lr__param *param, int32_t is_bias, void *user) {
+    search *s = user;
+    (void)is_bias;
+    if (lr__gradient_of(s->gradients, param)) s->found = 1;
+}
+
+static int trains_linears(const lr__backward *b, const lr__block *block, int32_t first,
+                          int32_t count) {
+    search s = {.gradients = b->gradients};
+    for (int32_t i = first; i < first + count; i++) {
+        lr__linear_each_param(block->linears[i], look, &s);
+        if (trains(b, block->linears[i]->bias)) s.found = 1;
+    }
+    return s.found;
+}
+
+static int32_t end_of_block(const lr__backward *b, const lr__block *block, int goes_on) {
+    if (goes_on || trains(b, block->attention_norm)) return AT_ATTENTION_NORM;
+    if (trains_linears(b, block, LR__Q, 3)) return AT_QKV;
+    if (trains(b, block->q_norm) || trains(b, block->k_norm)) return AT_HEAD_NORMS;
+    if (trains_linears(b, block, LR__O, 1)) return AT_O;
+    if (trains(b, block->mlp_norm)) return AT_MLP_NORM;
+    return trains_linears(b, block, LR__GATE, 2) ? AT_GATE_UP : AT_DOWN;
+}
+
 /* ---- the block ---- */
 
-static lr_status leave_mlp(lr__backward *b, int32_t layer, lr__block_tape *tape) {
+static lr_status leave_mlp(lr__backward *b, int32_t layer, lr__block_tape *tape, int32_t end) {
     const lr__config *c = b->r->config;
     const lr__block *block = &b->r->step->graph->blocks[layer];
     float *const gate_up[2] = {b->dgate, b->dup};
@@ -172,9 +208,13 @@ static lr_status leave_mlp(lr__backward *b, int32_t layer, lr__block_tape *tape)
                   .rows = b->r->step->tokens,
                   .width = c->intermediate_size,
                   .cut = lr__forward_cut(b->r, layer)};
-    LR_TRY(leave_linears(b, layer, tape, LR__DOWN, 1, tape->a.act, &b->dx, b->dact));
+    LR_TRY(leave_linears(b, layer, tape, LR__DOWN, 1, tape->a.act, &b->dx,
+                         end < AT_DOWN ? b->dact : NULL));
+    if (end == AT_DOWN) goto done;
     for_rows(b, gate_rows, &j);
-    LR_TRY(leave_linears(b, layer, tape, LR__GATE, 2, tape->a.mlp_normed, gate_up, b->dnormed));
+    LR_TRY(leave_linears(b, layer, tape, LR__GATE, 2, tape->a.mlp_normed, gate_up,
+                         end < AT_GATE_UP ? b->dnormed : NULL));
+    if (end == AT_GATE_UP) goto done;
     status = lr__backward_norm(b, block->mlp_norm, b->r->step->tokens, c->hidden_size, tape->middle,
                                b->dnormed, b->dx);
 done:
@@ -202,21 +242,23 @@ static lr_status leave_mixing(lr__backward *b, int32_t layer) {
 }
 
 static lr_status leave_attention(lr__backward *b, int32_t layer, lr__block_tape *tape,
-                                 int goes_on) {
+                                 int32_t end) {
     const lr__config *c = b->r->config;
     const lr__block *block = &b->r->step->graph->blocks[layer];
     float *const qkv[3] = {b->dq, b->dk, b->dv};
     lr_status status = LR_OK;
-    LR_TRY(leave_linears(b, layer, tape, LR__O, 1, tape->a.mixed, &b->dx, b->dmixed));
+    LR_TRY(leave_linears(b, layer, tape, LR__O, 1, tape->a.mixed, &b->dx,
+                         end < AT_O ? b->dmixed : NULL));
+    if (end == AT_O) goto done;
     LR_TRY(leave_mixing(b, layer));
     LR_TRY(turn_back(b, &tape->a, c->heads, block->q_norm, tape->raw_q, b->dq));
     LR_TRY(turn_back(b, &tape->a, c->key_value_heads, block->k_norm, tape->raw_k, b->dk));
-    int wanted = goes_on || trains(b, block->attention_norm);
-    LR_TRY(
-        leave_linears(b, layer, tape, LR__Q, 3, tape->a.normed, qkv, wanted ? b->dnormed : NULL));
-    if (wanted)
-        status = lr__backward_norm(b, block->attention_norm, b->r->step->tokens, c->hidden_size,
-                                   tape->x, b->dnormed, b->dx);
+    if (end == AT_HEAD_NORMS) goto done;
+    LR_TRY(leave_linears(b, layer, tape, LR__Q, 3, tape->a.normed, qkv,
+                         end < AT_QKV ? b->dnormed : NULL));
+    if (end == AT_QKV) goto done;
+    status = lr__backward_norm(b, block->attention_norm, b->r->step->tokens, c->hidden_size,
+                               tape->x, b->dnormed, b->dx);
 done:
     return status;
 }
@@ -224,6 +266,7 @@ done:
 lr_status lr__backward_block(lr__backward *b, int32_t layer, lr__block_tape *tape, int goes_on) {
     lr__step *step = b->r->step;
     int32_t target = lr__watch_block(step->graph, layer);
+    int32_t end = end_of_block(b, &step->graph->blocks[layer], goes_on);
     lr__activations usual = b->r->a;
     int64_t hidden = b->r->config->hidden_size;
     lr_status status = LR_OK;
@@ -235,8 +278,8 @@ lr_status lr__backward_block(lr__backward *b, int32_t layer, lr__block_tape *tap
                        .output = lr__step_view(b->dx, step->tokens, hidden)};
     b->r->a = tape->a;
     LR_TRY(lr__step_hooks(step, target, &e));
-    LR_TRY(leave_mlp(b, layer, tape));
-    LR_TRY(leave_attention(b, layer, tape, goes_on));
+    LR_TRY(leave_mlp(b, layer, tape, end));
+    if (end < AT_MLP_NORM) LR_TRY(leave_attention(b, layer, tape, end));
     e.event = LR_AFTER_BACKWARD;
     e.input = lr__step_view(goes_on ? b->dx : NULL, step->tokens, hidden);
     e.output = lr__step_view(NULL, step->tokens, hidden);
@@ -272,17 +315,6 @@ void lr__backward_embed(lr__backward *b) {
     embed_job j = {.b = b, .gradient = lr__gradient_of(b->gradients, step->graph->embedding)};
     int64_t items = (b->r->config->hidden_size + COLS_EACH - 1) / COLS_EACH;
     if (j.gradient) lr__pool_run(step->evaluation.device->pool, items, embed_cols, &j);
-}
-
-typedef struct search {
-    const lr__gradients *gradients;
-    int found;
-} search;
-
-static void look(const lr__param *param, int32_t is_bias, void *user) {
-    search *s = user;
-    (void)is_bias;
-    if (lr__gradient_of(s->gradients, param)) s->found = 1;
 }
 
 int32_t lr__backward_lowest(const lr__graph *graph, const lr__gradients *gradients) {

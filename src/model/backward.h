@@ -12,7 +12,8 @@ typedef struct lr__backward {
 } lr__backward;
 
 lr_status lr__backward_new(lr__backward *b, lr__forward *r, const lr__gradients *gradients);
-/* `goes_on`: something below the block is trained, so dx before it is wanted. */
+/* `goes_on`: something below the block is trained, so dx before it is wanted; else the pass ends at
+ * the lowest module of the block that has something trained. */
 lr_status lr__backward_block(lr__backward *b, int32_t layer, lr__block_tape *tape, int goes_on);
 /* RMSNorm of rows of `width`: dx is added to. */
 lr_status lr__backward_norm(lr__backward *b, const lr__param *weight, int64_t rows, int64_t width,

@@ -241,6 +241,73 @@ START_TEST(hooks_see_the_backward_pass) {
 }
 END_TEST
 
+/* ---- the end of the pass ---- */
+
+typedef struct ending {
+    const char *trained; /* of the only block, alone */
+    const char *seen;    /* modules whose backward pass runs */
+} ending;
+
+#define MLP ".down_proj .gate_proj .up_proj "
+static const ending endings[] = {
+    {"mlp.down_proj.weight", ".down_proj "},
+    {"mlp.up_proj.weight", MLP},
+    {"mlp.gate_proj.weight", MLP},
+    {"post_attention_layernorm.weight", MLP},
+    {"self_attn.o_proj.weight", MLP ".o_proj "},
+    {"self_attn.q_norm.weight", MLP ".o_proj "},
+    {"self_attn.k_norm.weight", MLP ".o_proj "},
+    {"self_attn.q_proj.weight", MLP ".o_proj .q_proj .k_proj .v_proj "},
+    {"self_attn.v_proj.weight", MLP ".o_proj .q_proj .k_proj .v_proj "},
+    {"input_layernorm.weight", MLP ".o_proj .q_proj .k_proj .v_proj "},
+};
+enum { ENDINGS = sizeof endings / sizeof *endings };
+
+static lr_status note_name(const lr_hook_event *event, void *user) {
+    seen *s = user;
+    size_t used = strlen(s->text);
+    snprintf(s->text + used, sizeof s->text - used, "%s ", strrchr(event->module, '.'));
+    return LR_OK;
+}
+
+static const char *wanted_name;
+
+static void train_wanted(const lr__param *param, int32_t is_bias, void *user) {
+    if (!strcmp(param->name, wanted_name)) train(param, is_bias, user);
+}
+
+/* The pass ends at the lowest module that learns, whose gradient is the same as among all. */
+START_TEST(nothing_runs_below_what_learns) {
+    const ending *e = &endings[_i];
+    lr_ctx *ctx = context_of(2);
+    lr_hooks *hooks;
+    char name[80];
+    seen s = {{0}, 0, 0};
+    golden g = golden_open("qwen3");
+    snprintf(name, sizeof name, "model.layers.0.%s", e->trained);
+    wanted_name = name;
+    CHECK_OK(lr_hooks_new(&hooks));
+    CHECK_OK(lr_hook_add(hooks, "*_proj", LR_BEFORE_BACKWARD, note_name, &s, NULL));
+    lesson all = open_lesson(ctx, "qwen3", g.rows, NULL, train);
+    lesson one = open_lesson(ctx, "qwen3", g.rows, hooks, train_wanted);
+    ck_assert_int_eq(one.graph->block_count, 1);
+    ck_assert_uint_eq(one.gradients.count, 1);
+    learn(&all, &g, NULL, 0, 1, 0);
+    learn(&one, &g, NULL, 0, 1, 0);
+    ck_assert_msg(!strcmp(s.text, e->seen), "%s: \"%s\"", e->trained, s.text);
+    const lr__gradient *part = &one.gradients.items[0];
+    for (size_t k = 0; k < all.gradients.count; k++)
+        if (!strcmp(all.gradients.items[k].param->name, name))
+            ck_assert_mem_eq(part->values, all.gradients.items[k].values,
+                             (size_t)lr__param_count(part->param) * sizeof(float));
+    close_lesson(&all);
+    close_lesson(&one);
+    lr_hooks_free(hooks);
+    golden_close(&g);
+    lr_ctx_free(ctx);
+}
+END_TEST
+
 /* ---- refusals ---- */
 
 START_TEST(wrong_sessions_are_refused) {
@@ -274,6 +341,7 @@ Suite *learn_suite(void) {
     tcase_add_test(tests, frozen_parts_change_nothing);
     tcase_add_test(tests, teacher_of_itself_teaches_nothing);
     tcase_add_test(tests, hooks_see_the_backward_pass);
+    tcase_add_loop_test(tests, nothing_runs_below_what_learns, 0, ENDINGS);
     tcase_add_test(tests, wrong_sessions_are_refused);
     suite_add_tcase(suite, tests);
     return suite;
