@@ -94,6 +94,15 @@ typedef struct lr__adamw_task {
     float kept, rate, spread, epsilon;
 } lr__adamw_task;
 
+/* A step of SGD with g = scale * gradient + decay w: v = momentum v + g, w -= rate v; with g in
+ * place of v where v is NULL. */
+typedef struct lr__sgd_task {
+    int64_t n;
+    float *w, *v;
+    const float *gradient;
+    float scale, decay, momentum, rate;
+} lr__sgd_task;
+
 typedef struct lr__kernels {
     const char *name; /* "c", "avx2", "avx512" */
 
@@ -147,6 +156,10 @@ typedef struct lr__kernels {
 
     /* Whether w and v stayed finite. The same bits at every level. */
     int (*adamw)(const lr__adamw_task *task);
+    /* Whether w stayed finite; the same bits at every level. */
+    int (*sgd)(const lr__sgd_task *task);
+    /* Sum of x^2 in binary64, not finite where an x is not; the same bits at every level. */
+    double (*squares)(int64_t n, const float *x);
 
     /* y += scale * x */
     void (*axpy)(int64_t n, float scale, const float *x, float *y);

@@ -5,23 +5,12 @@
 
 #include <math.h>
 
-enum { LANES = 8 };
-
-static double squares_of(const float *x, int64_t count) {
-    double lanes[LANES] = {0}, rest = 0;
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int lane = 0; lane < LANES; lane++) lanes[lane] += (double)x[i + lane] * x[i + lane];
-    for (; i < count; i++) rest += (double)x[i] * x[i];
-    for (int lane = 0; lane < LANES; lane++) rest += lanes[lane];
-    return rest;
-}
-
 static void measure_chunk(void *work, int64_t index, int32_t thread) {
     lr_optimizer *optimizer = work;
     lr__chunk chunk = lr__optimizer_chunk(optimizer, index);
     (void)thread;
-    optimizer->found[index] = squares_of(chunk.item->gradient + chunk.first, chunk.count);
+    optimizer->found[index] =
+        optimizer->ctx->device.kernels->squares(chunk.count, chunk.item->gradient + chunk.first);
 }
 
 static lr_status check_finite(const lr_optimizer *optimizer) {

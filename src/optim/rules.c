@@ -2,7 +2,6 @@
  * PyTorch has them, or a function of the host's. */
 #include "optim/optimizer.h"
 
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -45,19 +44,15 @@ static int adamw(const application *a, const lr__group *group, const lr__chunk *
 
 /* g += decay w; v = momentum v + g; w -= rate v. */
 static int sgd(const application *a, const lr__group *group, const lr__chunk *c) {
-    float rate = (float)(a->share * group->learning_rate), decay = (float)group->weight_decay;
-    float momentum = (float)a->optimizer->opts.momentum, scale = group->scale;
-    float *restrict w = lr__param_floats(c->item->param) + c->first;
-    float *restrict v = c->item->state ? c->item->state + c->first : NULL;
-    const float *restrict gradient = c->item->gradient + c->first;
-    int is_finite = 1;
-    for (int64_t i = 0; i < c->count; i++) {
-        float g = gradient[i] * scale + decay * w[i];
-        if (v) v[i] = g = momentum * v[i] + g;
-        w[i] -= rate * g;
-        is_finite &= fabsf(w[i]) <= FLT_MAX;
-    }
-    return is_finite;
+    const lr__sgd_task task = {.n = c->count,
+                               .w = lr__param_floats(c->item->param) + c->first,
+                               .v = c->item->state ? c->item->state + c->first : NULL,
+                               .gradient = c->item->gradient + c->first,
+                               .scale = group->scale,
+                               .decay = (float)group->weight_decay,
+                               .momentum = (float)a->optimizer->opts.momentum,
+                               .rate = (float)(a->share * group->learning_rate)};
+    return a->optimizer->ctx->device.kernels->sgd(&task);
 }
 
 /* A gradient is set to zero while its chunk is at hand. */

@@ -118,6 +118,8 @@ void lr__kernels_fill_avx2(lr__kernels *table) {
     table->swiglu = swiglu;
     table->swiglu_backward = lr__swiglu_backward_avx2;
     table->adamw = lr__adamw_avx2;
+    table->sgd = lr__sgd_avx2;
+    table->squares = lr__squares_avx2;
     table->axpy = lr__axpy_avx2;
     table->scale = lr__scale_avx2;
     table->multiply = lr__multiply_avx2;

@@ -120,6 +120,8 @@ void lr__kernels_fill_avx512(lr__kernels *table) {
     table->swiglu = swiglu;
     table->swiglu_backward = lr__swiglu_backward_avx512;
     table->adamw = lr__adamw_avx512;
+    table->sgd = lr__sgd_avx512;
+    table->squares = lr__squares_avx512;
     table->axpy = lr__axpy_avx512;
     table->scale = lr__scale_avx512;
     table->multiply = lr__multiply_avx512;

@@ -294,6 +294,8 @@ void lr__kernels_fill_c(lr__kernels *table) {
                            .swiglu = swiglu,
                            .swiglu_backward = lr__swiglu_backward_c,
                            .adamw = lr__adamw_c,
+                           .sgd = lr__sgd_c,
+                           .squares = lr__squares_c,
                            .axpy = axpy,
                            .scale = scale_to,
                            .multiply = multiply,

@@ -21,6 +21,8 @@ float lr__max_avx2(int64_t n, const float *x);
 double lr__exp_sum_avx2(int64_t n, const float *x, float shift, float *y);
 
 int lr__adamw_avx2(const lr__adamw_task *task);
+int lr__sgd_avx2(const lr__sgd_task *task);
+double lr__squares_avx2(int64_t n, const float *x);
 
 void lr__rmsnorm_backward_avx2(int64_t n, const float *x, const float *weight, float epsilon,
                                const float *dy, float *dx, float *dweight);

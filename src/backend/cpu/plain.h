@@ -40,6 +40,18 @@ void lr__widen_blocks(int32_t dtype, const unsigned char *block, size_t n, float
 void lr__narrow_c(int32_t dtype, const float *src, size_t n, void *dst);
 
 int lr__adamw_c(const lr__adamw_task *task);
+int lr__sgd_c(const lr__sgd_task *task);
+double lr__squares_c(int64_t n, const float *x);
+
+/* The lanes that squares are summed in, at every level, so that all give the same bits. */
+enum { LR__SQUARE_LANES = 16 };
+/* What is left of x behind the whole vectors, then the lanes in their order. */
+static inline double lr__squares_end(int64_t left, const float *x, const double *lanes) {
+    double sum = 0;
+    for (int64_t i = 0; i < left; i++) sum += (double)x[i] * x[i];
+    for (int k = 0; k < LR__SQUARE_LANES; k++) sum += lanes[k];
+    return sum;
+}
 
 void lr__rmsnorm_backward_c(int64_t n, const float *x, const float *weight, float epsilon,
                             const float *dy, float *dx, float *dweight);
