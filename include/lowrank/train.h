@@ -1,6 +1,7 @@
 /**
  * @file train.h
- * Training over token ids: windows drawn at random, by the loss of the next token or of a teacher.
+ * Training over token ids: windows drawn at random, by the loss of the next token or of a teacher's
+ * predictions and hidden states.
  */
 #ifndef LOWRANK_TRAIN_H
 #define LOWRANK_TRAIN_H
@@ -23,10 +24,16 @@ typedef struct lr_train_opts {
     const lr_model *teacher;  /**< NULL (default): the next token alone */
     double alpha;             /**< as lr_learn_opts::alpha */
     double temperature;       /**< as lr_learn_opts::temperature */
-    const char *checkpoint;   /**< file of lr_optimizer_save(), written every so many steps and at
-                                   the end or when cancelled; when it exists, training goes on from
-                                   it, bit for bit as if it had never stopped; NULL: none */
+    const char *checkpoint;   /**< file of lr_optimizer_save(), written every so many steps, once
+                                   the loss on the windows of the step after is known to be finite,
+                                   and at the end or when cancelled; when it exists, training goes
+                                   on from it, bit for bit as if it had never stopped; NULL: none */
     int64_t checkpoint_every; /**< steps; default 50 */
+    double hidden;            /**< adds so much of the loss of hidden states: the mean over blocks
+                                   and tokens of |x - t|^2 / |t|^2, with x what leaves a block of
+                                   the model and t what leaves the same one of the teacher (FitNets,
+                                   arXiv 1412.6550). Default 0: none. It takes blocks * tokens of a
+                                   pass * hidden_size * 4 bytes */
 } lr_train_opts;
 
 /** Writes the defaults; @p size is `sizeof *opts`. */
@@ -43,10 +50,12 @@ typedef struct lr_train_event {
     double learning_rate; /**< of the optimizer, at this step */
     double seconds;       /**< of the step */
     int64_t tokens;       /**< of the step, context included */
+    double hidden;        /**< loss of hidden states, before its weight; 0 without */
 } lr_train_event;
 
 /** Called behind each step and before its checkpoint, on the calling thread, so that what a host
- *  keeps of the steps is never behind; non-zero stops with #LR_E_CANCELLED. */
+ *  keeps of the steps is never behind; it may run the model and save the optimizer. Non-zero stops
+ *  with #LR_E_CANCELLED. */
 typedef int32_t (*lr_train_fn)(const lr_train_event *event, void *user);
 
 /**
@@ -58,8 +67,10 @@ typedef int32_t (*lr_train_fn)(const lr_train_event *event, void *user);
  * @param opts      NULL: defaults
  * @param fn        NULL: none
  * @param user      given to fn
- * @return LR_E_NUMERIC for a loss or gradient that is not finite, with step and place: the
- *         parameters are those of the step before, the last checkpoint is untouched
+ * @return LR_E_SHAPE for opts->hidden and a teacher of another width or number of blocks;
+ *         LR_E_NUMERIC for a loss or gradient that is not finite, with the step, the lowest module
+ *         whose numbers are not finite and the last checkpoint, which is untouched; the parameters
+ *         are those of the step before, or beyond binary32 where the step itself took them there
  */
 LR_API lr_status lr_train(lr_model *model, lr_optimizer *optimizer, const int32_t *ids,
                           size_t count, const lr_train_opts *opts, lr_train_fn fn, void *user);

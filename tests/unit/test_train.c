@@ -8,12 +8,15 @@ static lr_model *model;
 static lr_ctx *ctx;
 static int32_t ids[IDS];
 
-static void setup(void) {
+static void open_model(const char *name) {
     scratch_make();
     CHECK_OK(lr_ctx_new(&ctx, NULL));
-    CHECK_OK(lr_model_open(&model, ctx, golden_model_path("llama-f32"), NULL));
+    CHECK_OK(lr_model_open(&model, ctx, golden_model_path(name), NULL));
     for (int32_t i = 0; i < IDS; i++) ids[i] = (i * i) % 7 + 3; /* what can be learnt */
 }
+
+static void setup(void) { open_model("llama-f32"); }
+static void setup_two_blocks(void) { open_model("llama-tied"); }
 
 static void teardown(void) {
     lr_model_free(model);
@@ -158,6 +161,271 @@ START_TEST(what_makes_no_sense_is_refused) {
 }
 END_TEST
 
+/* ---- hidden states ---- */
+
+/* A model that was led away from `model`: one to draw back. */
+static lr_model *stray(const char *pattern) {
+    lr_model *away;
+    lr_train_opts opts = options(20);
+    CHECK_OK(lr_model_clone(&away, model));
+    lr_optimizer *optimizer = optimizer_of(away, pattern, 1e-2);
+    CHECK_OK(lr_train(away, optimizer, ids, IDS, &opts, NULL, NULL));
+    lr_optimizer_free(optimizer);
+    return away;
+}
+
+enum { BLOCKS = 2, WIDTH_MOST = 64, WINDOW = 16 };
+static double streams[2][BLOCKS][WINDOW * WIDTH_MOST];
+static int64_t stream_width;
+
+static lr_status note_stream(const lr_hook_event *event, void *user) {
+    double(*to)[WINDOW * WIDTH_MOST] = user;
+    const float *x = event->output.data;
+    if (event->linear) return LR_OK;
+    stream_width = event->output.shape[1];
+    ck_assert_int_le(event->layer, BLOCKS - 1);
+    ck_assert_int_le(stream_width, WIDTH_MOST);
+    for (int64_t i = 0; i < event->output.shape[0] * stream_width; i++) to[event->layer][i] = x[i];
+    return LR_OK;
+}
+
+/* The definition, by plain loops over what hooks of a forward see. */
+static double hidden_loss(const lr_model *student, const lr_model *teacher) {
+    const lr_model *both[2] = {student, teacher};
+    double sum = 0;
+    for (int m = 0; m < 2; m++) {
+        lr_hooks *hooks;
+        lr_segment segment = {0, WINDOW, ids};
+        CHECK_OK(lr_hooks_new(&hooks));
+        CHECK_OK(
+            lr_hook_add(hooks, "model.layers.*", LR_AFTER_FORWARD, note_stream, streams[m], NULL));
+        lr_session *session = tiny_session(both[m], 1, LR_STEP_BATCH, 1, hooks);
+        CHECK_OK(lr_session_forward(session, &segment, 1, NULL));
+        lr_session_free(session);
+        lr_hooks_free(hooks);
+    }
+    for (int b = 0; b < BLOCKS; b++)
+        for (int64_t t = 0; t < WINDOW; t++) {
+            double distance = 0, size = 0;
+            for (int64_t i = t * stream_width; i < (t + 1) * stream_width; i++) {
+                distance += pow(streams[0][b][i] - streams[1][b][i], 2);
+                size += pow(streams[1][b][i], 2);
+            }
+            sum += distance / size;
+        }
+    return sum / (BLOCKS * WINDOW);
+}
+
+/* A rule that learns nothing: it keeps the gradient of step 1, and then goes along it by +h and
+ * from there by -2h. */
+typedef struct probe {
+    float *gradient[64];
+    double norm, losses[4], hidden, next_token, divergence;
+    int count, next;
+} probe;
+static const double probe_h = 2e-3;
+
+static lr_status probe_rule(const lr_update *update, void *user) {
+    probe *p = user;
+    size_t bytes = (size_t)update->count * sizeof(float);
+    if (update->step == 1) {
+        ck_assert_int_lt(p->count, 64);
+        p->gradient[p->count] = malloc(bytes);
+        memcpy(p->gradient[p->count++], update->gradient, bytes);
+        return LR_OK;
+    }
+    const float *g = p->gradient[p->next++ % p->count];
+    double far = update->step == 2 ? probe_h : update->step == 3 ? -2 * probe_h : 0;
+    for (int64_t i = 0; i < update->count; i++)
+        update->values[i] = (float)(update->values[i] + far * g[i] / p->norm);
+    return LR_OK;
+}
+
+static int32_t probe_event(const lr_train_event *event, void *user) {
+    probe *p = user;
+    p->losses[event->step - 1] = event->loss;
+    if (event->step > 1) return 0;
+    p->norm = event->norm;
+    p->hidden = event->hidden;
+    p->next_token = event->next_token;
+    p->divergence = event->divergence;
+    return 0;
+}
+
+static probe probe_losses(lr_model *student, const char *pattern, const lr_train_opts *opts) {
+    lr_optimizer *optimizer;
+    lr_optimizer_opts own;
+    probe p = {.count = 0};
+    lr_model *mine;
+    CHECK_OK(lr_model_clone(&mine, student));
+    lr_optimizer_opts_init(&own, sizeof own);
+    own.rule = LR_OWN_RULE;
+    own.update = probe_rule;
+    own.user = &p;
+    CHECK_OK(lr_optimizer_new(&optimizer, ctx, &own));
+    CHECK_OK(lr_optimizer_add_model(optimizer, mine, pattern, NULL, NULL));
+    CHECK_OK(lr_train(mine, optimizer, ids, WINDOW, opts, probe_event, &p));
+    lr_optimizer_free(optimizer);
+    lr_model_free(mine);
+    return p;
+}
+
+static const char *const parts[] = {"*", "model.layers.1.mlp.*", "model.layers.0.*norm*",
+                                    "model.norm.weight"};
+enum { PARTS = sizeof parts / sizeof *parts };
+
+/* There is one window, so all steps lose the same; its three uses in a step are two passes. */
+START_TEST(hidden_states_have_their_gradient) {
+    lr_model *student = stray("*");
+    lr_train_opts opts = options(4);
+    opts.window = WINDOW;
+    opts.teacher = model;
+    opts.alpha = 0.25;
+    opts.hidden = 3;
+    probe p = probe_losses(student, parts[_i], &opts);
+    double wanted = hidden_loss(student, model);
+    ck_assert(wanted > 1e-3);
+    ck_assert_msg(fabs(p.hidden / wanted - 1) <= 1e-5, "%.9g, expected %.9g", p.hidden, wanted);
+    ck_assert(fabs(p.losses[0] - (0.75 * p.next_token + 0.25 * p.divergence + 3 * wanted)) <=
+              1e-5 * p.losses[0]);
+    double slope = (p.losses[2] - p.losses[3]) / (2 * probe_h);
+    ck_assert_msg(fabs(slope / p.norm - 1) <= 2e-3, "%s: slope %.6g, norm %.6g", parts[_i], slope,
+                  p.norm);
+    opts.keeps_all = 1;
+    opts.steps = 1;
+    probe kept = probe_losses(student, parts[_i], &opts);
+    ck_assert(kept.norm == p.norm && kept.hidden == p.hidden);
+    for (int i = 0; i < p.count; i++) free(p.gradient[i]);
+    for (int i = 0; i < kept.count; i++) free(kept.gradient[i]);
+    lr_model_free(student);
+}
+END_TEST
+
+static int32_t note_hidden(const lr_train_event *event, void *user) {
+    course *c = user;
+    c->losses[c->count++] = event->hidden;
+    return 0;
+}
+
+START_TEST(hidden_states_draw_a_student_back) {
+    lr_model *student = stray("*.mlp.*");
+    course c = {.count = 0};
+    lr_train_opts opts = options(40);
+    opts.teacher = model;
+    opts.alpha = 0;
+    opts.hidden = 100;
+    lr_optimizer *back = optimizer_of(student, "*.mlp.*", 3e-3);
+    CHECK_OK(lr_train(student, back, ids, IDS, &opts, note_hidden, &c));
+    ck_assert_msg(c.losses[39] < 0.5 * c.losses[0], "%g, at first %g", c.losses[39], c.losses[0]);
+    lr_optimizer_free(back);
+    lr_model_free(student);
+}
+END_TEST
+
+START_TEST(hidden_states_of_another_shape_are_refused) {
+    tiny other = tiny_model;
+    lr_model *student, *teacher;
+    lr_train_opts opts = options(3);
+    scratch_remove();
+    student = tiny_open(&other, 1);
+    other.hidden += 8;
+    teacher = tiny_open(&other, 1);
+    scratch_make();
+    lr_optimizer *optimizer = optimizer_of(student, "*norm*", 1e-3);
+    opts.hidden = 1;
+    CHECK_FAILS(lr_train(student, optimizer, ids, IDS, &opts, NULL, NULL), LR_E_INVALID,
+                "without a teacher");
+    opts.teacher = teacher;
+    CHECK_FAILS(lr_train(student, optimizer, ids, IDS, &opts, NULL, NULL), LR_E_SHAPE,
+                "of 3 blocks and width 32 for a model of 3 blocks and width 24");
+    opts.hidden = -1;
+    CHECK_FAILS(lr_train(student, optimizer, ids, IDS, &opts, NULL, NULL), LR_E_INVALID,
+                "weight -1");
+    opts.hidden = 0;
+    CHECK_OK(lr_train(student, optimizer, ids, IDS, &opts, NULL, NULL));
+    lr_optimizer_free(optimizer);
+    lr_model_free(teacher);
+    lr_model_free(student);
+}
+END_TEST
+
+/* ---- numbers that are not finite ---- */
+
+typedef struct plant {
+    const char *poisoned; /* its first number is NaN */
+    const char *said;
+} plant;
+
+static const plant plants[] = {
+    {"model.layers.1.mlp.up_proj.weight", "the output of model.layers.1.mlp.up_proj is the lowest"},
+    {"model.layers.2.self_attn.o_proj.weight", "the output of model.layers.2.self_attn.o_proj is"},
+    {"model.layers.1.input_layernorm.weight", "the input of model.layers.1.self_attn.q_proj is"},
+    {"lm_head.weight", "all blocks are finite"},
+};
+enum { PLANTS = sizeof plants / sizeof *plants };
+
+START_TEST(place_of_a_bad_number_is_named) {
+    tiny bad = tiny_model, good = tiny_model;
+    lr_train_opts opts = options(3);
+    bad.poisoned = plants[_i].poisoned;
+    scratch_remove();
+    lr_model *sick = tiny_open(&bad, 2), *sound = tiny_open(&good, 2);
+    scratch_make();
+    lr_optimizer *optimizer = optimizer_of(sick, "model.layers.0.*norm*", 1e-3);
+    CHECK_FAILS(lr_train(sick, optimizer, ids, IDS, &opts, NULL, NULL), LR_E_NUMERIC, "step 1: ");
+    CHECK_FAILS(lr_train(sick, optimizer, ids, IDS, &opts, NULL, NULL), LR_E_NUMERIC,
+                plants[_i].said);
+    CHECK_FAILS(lr_train(sick, optimizer, ids, IDS, &opts, NULL, NULL), LR_E_NUMERIC,
+                "there is no checkpoint");
+    ck_assert_int_eq(lr_optimizer_steps(optimizer), 0);
+    lr_optimizer_free(optimizer);
+    optimizer = optimizer_of(sound, "*norm*", 1e-3);
+    opts.teacher = sick;
+    opts.hidden = _i == 3 ? 0 : 1;
+    CHECK_FAILS(lr_train(sound, optimizer, ids, IDS, &opts, NULL, NULL), LR_E_NUMERIC,
+                _i == 3 ? plants[_i].said : " of the teacher is the lowest");
+    lr_optimizer_free(optimizer);
+    lr_model_free(sick);
+    lr_model_free(sound);
+}
+END_TEST
+
+static uint64_t bytes_of(const char *path) {
+    static char bytes[1 << 22];
+    size_t count = scratch_read(path, bytes, sizeof bytes);
+    ck_assert(count > 0 && count < sizeof bytes);
+    return hash_bytes(hash_begin, bytes, count);
+}
+
+/* Rates that ruin the model at once, and that are beyond binary32; a checkpoint is due after each
+ * step, but none of the ruins is kept. */
+START_TEST(ruins_are_not_kept) {
+    const char *path = scratch_path("kept");
+    lr_train_opts opts = options(4);
+    course c = {.count = 4};
+    lr_model *own;
+    opts.checkpoint = path;
+    opts.checkpoint_every = 1;
+    CHECK_OK(lr_model_clone(&own, model));
+    lr_optimizer *optimizer = optimizer_of(own, "*", 1e-3);
+    CHECK_OK(lr_train(own, optimizer, ids, IDS, &opts, NULL, NULL));
+    lr_optimizer_free(optimizer);
+    lr_model_free(own);
+    uint64_t kept = bytes_of(path);
+    CHECK_OK(lr_model_clone(&own, model));
+    optimizer = optimizer_of(own, "*", _i ? 3e38 : 1e30);
+    opts.steps = 9;
+    CHECK_FAILS(lr_train(own, optimizer, ids, IDS, &opts, note, &c), LR_E_NUMERIC,
+                "kept of step 4");
+    ck_assert_msg(strstr(lr_last_error(), _i ? "step 5: " : "step 6: ") &&
+                      strstr(lr_last_error(), "model.layers.0."),
+                  "%s", lr_last_error());
+    ck_assert(bytes_of(path) == kept);
+    lr_optimizer_free(optimizer);
+    lr_model_free(own);
+}
+END_TEST
+
 /* ---- a module of the host's ---- */
 
 START_TEST(modules_learn_too) {
@@ -213,7 +481,15 @@ Suite *train_suite(void) {
     tcase_add_test(tests, checkpoints_go_on_bit_for_bit);
     tcase_add_test(tests, teacher_draws_its_student_back);
     tcase_add_test(tests, what_makes_no_sense_is_refused);
+    tcase_add_loop_test(tests, place_of_a_bad_number_is_named, 0, PLANTS);
+    tcase_add_loop_test(tests, ruins_are_not_kept, 0, 2);
     tcase_add_test(tests, modules_learn_too);
+    suite_add_tcase(suite, tests);
+    tests = tcase_create("hidden");
+    tcase_add_checked_fixture(tests, setup_two_blocks, teardown);
+    tcase_add_loop_test(tests, hidden_states_have_their_gradient, 0, PARTS);
+    tcase_add_test(tests, hidden_states_draw_a_student_back);
+    tcase_add_test(tests, hidden_states_of_another_shape_are_refused);
     suite_add_tcase(suite, tests);
     return suite;
 }
