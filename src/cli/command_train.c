@@ -1,10 +1,10 @@
 /* lowrank train: the parameters that patterns name, by the loss of the next token or of a teacher.
  * What an interrupted run goes on from lies in a folder beside the output. */
-#include "cli/evals.h"
 #include "cli/job.h"
 #include "cli/progress.h"
 #include "cli/staged.h"
-#include "cli/train_log.h"
+#include "cli/train_texts.h"
+#include "cli/train_trials.h"
 #include "cli/work.h"
 
 #include <errno.h>
@@ -16,17 +16,15 @@
 static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
 static const char *const rules[] = {"adamw", "sgd", NULL};
 
-enum { HELD_OUT = 10 /* the last 1/10 of a text judges when no --eval is given */ };
-
 typedef struct teaching {
     const char *out, *teacher_path;
-    arg_list texts, patterns;
-    int32_t self_windows, resume, keeps_all, rule, schedule, steps, batch, window, warm_up;
-    int32_t checkpoint_every;
-    double rate, weight_decay, clip, alpha, temperature;
-    char *work, *checkpoint, *settings, *table;
-    token_list tokens;
+    arg_list patterns;
+    int32_t resume, keeps_all, rule, schedule, steps, batch, window, warm_up, checkpoint_every;
+    double rate, weight_decay, clip, alpha, temperature, hidden;
+    char *work, *checkpoint, *settings, *saving;
+    train_texts texts;
     cli_evals evals;
+    train_trials trials;
     train_log log;
     lr_model *source, *model, *teacher;
     lr_optimizer *optimizer;
@@ -35,71 +33,6 @@ typedef struct teaching {
     int code; /* of what a step's callback could not do */
 } teaching;
 
-/* ---- texts ---- */
-
-static int append(token_list *all, const token_list *more, size_t count) {
-    if (!count) return CODE_DONE;
-    int32_t *ids = realloc(all->ids, (all->count + count) * sizeof *ids);
-    if (!ids) return report_nomem();
-    memcpy(ids + all->count, more->ids, count * sizeof *ids);
-    all->ids = ids;
-    all->count += count;
-    return CODE_DONE;
-}
-
-/* All but the end of a text is learnt from; its end judges, where no --eval is given. */
-static int take_text(teaching *t, int32_t index, token_list *text, int holds_out) {
-    size_t window = (size_t)t->evals.window;
-    size_t held = holds_out ? text->count / HELD_OUT / window * window : 0;
-    int code;
-    TRY(append(&t->tokens, text, text->count - held));
-    if (!holds_out) return CODE_DONE;
-    if (!held)
-        return report_fail(CODE_USAGE,
-                           "--text: %s: a tenth of its %zu tokens holds no window of "
-                           "%zu to judge on, expected --eval",
-                           t->texts.items[index], text->count, window);
-    size_t judged =
-        (size_t)t->evals.windows * window < held ? (size_t)t->evals.windows * window : held;
-    memmove(text->ids, text->ids + text->count - judged, judged * sizeof *text->ids);
-    text->count = judged;
-    t->evals.tokens[index] = *text;
-    *text = (token_list){0};
-done:
-    return code;
-}
-
-static int hold_out(teaching *t) {
-    t->evals.window = texts_window(t->model, t->window);
-    t->evals.texts.items = calloc((size_t)t->texts.count, sizeof *t->evals.texts.items);
-    t->evals.tokens = calloc((size_t)t->texts.count, sizeof *t->evals.tokens);
-    if (!t->evals.texts.items || !t->evals.tokens) return report_nomem();
-    memcpy(t->evals.texts.items, t->texts.items, (size_t)t->texts.count * sizeof *t->texts.items);
-    t->evals.texts.count = t->texts.count;
-    return CODE_DONE;
-}
-
-static int load_texts(teaching *t) {
-    int holds_out = t->texts.count && !t->evals.texts.count, code = CODE_DONE;
-    const lr_tokenizer *tokenizer;
-    token_list text = {0};
-    if (holds_out) TRY(hold_out(t));
-    if (!holds_out) TRY(evals_load(&t->evals, t->model, t->window));
-    if (!t->texts.count)
-        return texts_write(&t->tokens, t->teacher ? t->teacher : t->model, TEXTS_SEED_LEARN,
-                           t->self_windows, texts_window(t->model, 0));
-    TRY(texts_tokenizer(t->model, &tokenizer));
-    for (int32_t i = 0; i < t->texts.count; i++) {
-        TRY(texts_load(&text, tokenizer, t->texts.items[i]));
-        TRY(take_text(t, i, &text, holds_out));
-        free(text.ids);
-        text = (token_list){0};
-    }
-done:
-    free(text.ids);
-    return code;
-}
-
 /* ---- an interrupted run ---- */
 
 static int name_files(teaching *t) {
@@ -107,28 +40,54 @@ static int name_files(teaching *t) {
     TRY(work_name(&t->work, t->out));
     if (asprintf(&t->checkpoint, "%s/checkpoint.safetensors", t->work) < 0 ||
         asprintf(&t->settings, "%s/settings.json", t->work) < 0 ||
-        asprintf(&t->table, "%s/losses.csv", t->work) < 0)
+        asprintf(&t->saving, "%s/saving", t->work) < 0 ||
+        asprintf(&t->trials.best, "%s/best.safetensors", t->work) < 0)
         return report_nomem();
 done:
     return code;
 }
 
-/* All that decides what a step does. */
+static uint64_t hash_tokens(uint64_t hash, const token_list *tokens) {
+    for (size_t i = 0; i < tokens->count; i++)
+        hash = (hash ^ (uint32_t)tokens->ids[i]) * 1099511628211U;
+    return hash;
+}
+
+/* All that decides what a step does, and which one is the best. */
 static json_t *settings_of(const teaching *t, const cli_job *job) {
-    uint64_t hash = 14695981039346656037U;
+    const uint64_t start = 14695981039346656037U;
+    uint64_t hash = hash_tokens(start, &t->texts.tokens), judged = start;
     json_t *patterns = json_array();
-    for (size_t i = 0; i < t->tokens.count; i++)
-        hash = (hash ^ (uint32_t)t->tokens.ids[i]) * 1099511628211U;
+    for (int32_t i = 0; t->trials.every && i < t->evals.texts.count; i++)
+        judged = hash_tokens(judged, &t->evals.tokens[i]);
     for (int32_t i = 0; i < t->patterns.count; i++)
         json_array_append_new(patterns, json_string(t->patterns.items[i]));
     return json_pack("{s:s, s:s?, s:o, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, "
-                     "s:f, s:I}",
+                     "s:f, s:f, s:i, s:b, s:I, s:I}",
                      "model", job->model_path, "teacher", t->teacher_path, "train", patterns,
-                     "tokens", (json_int_t)t->tokens.count, "text", (json_int_t)(hash >> 1), "rule",
-                     t->rule, "schedule", t->schedule, "steps", t->steps, "batch", t->batch,
+                     "tokens", (json_int_t)t->texts.tokens.count, "text", (json_int_t)(hash >> 1),
+                     "rule", t->rule, "schedule", t->schedule, "steps", t->steps, "batch", t->batch,
                      "window", t->window, "warm-up", t->warm_up, "lr", t->rate, "weight-decay",
                      t->weight_decay, "clip", t->clip, "alpha", t->alpha, "temperature",
-                     t->temperature, "seed", (json_int_t)(job->seed >> 1));
+                     t->temperature, "hidden", t->hidden, "eval-every", t->trials.every,
+                     "keep-best", t->trials.keeps_best, "eval", (json_int_t)(judged >> 1), "seed",
+                     (json_int_t)(job->seed >> 1));
+}
+
+/* A run that was killed while it saved has left what it may replace. */
+static int has_begun_to_save(const teaching *t) {
+    struct stat info;
+    return t->resume && !stat(t->saving, &info);
+}
+
+static int note_saving(const teaching *t) {
+    staged_file file = {0};
+    int code;
+    TRY(staged_begin(&file, t->saving, 1));
+    TRY(staged_commit(&file));
+done:
+    staged_end(&file);
+    return code;
 }
 
 static int compare_settings(const teaching *t, const json_t *now) {
@@ -207,18 +166,29 @@ done:
     return code;
 }
 
-static int32_t note_step(const lr_train_event *event, void *user) {
+static int32_t note_step(const lr_train_event *e, void *user) {
     teaching *t = user;
-    const train_row row = {event->step, event->loss,          event->next_token, event->divergence,
-                           event->norm, event->learning_rate, event->seconds};
-    if (!t->log.count && event->step > 1)
-        t->code = train_log_open(&t->log, t->table, event->step - 1);
-    if (!t->code) t->code = train_log_add(&t->log, &row);
-    if (!t->code && event->step % t->checkpoint_every == 0)
-        t->code = train_log_save(&t->log, t->table);
-    t->seconds += event->seconds;
-    t->seen += event->tokens;
+    const train_row row = {e->step,   e->loss, e->next_token,    e->divergence,
+                           e->hidden, e->norm, e->learning_rate, e->seconds};
+    t->code = train_log_add(&t->log, &row);
+    if (!t->code) t->code = train_trials_step(&t->trials, &t->log, e->step);
+    if (!t->code && e->step % t->checkpoint_every == 0) t->code = train_log_save(&t->log, t->work);
+    t->seconds += e->seconds;
+    t->seen += e->tokens;
     return t->code || progress_is_cancelled();
+}
+
+/* Where a run that was interrupted stands, with what it had to say up to there; a trial that it was
+ * interrupted in is made now. */
+static int take_up(teaching *t) {
+    struct stat info;
+    int code = CODE_DONE;
+    if (stat(t->checkpoint, &info)) return CODE_DONE;
+    TRY(report_status(lr_optimizer_restore(t->optimizer, t->checkpoint), WHILE_READING));
+    TRY(train_log_open(&t->log, t->work, lr_optimizer_steps(t->optimizer)));
+    TRY(train_trials_step(&t->trials, &t->log, lr_optimizer_steps(t->optimizer)));
+done:
+    return code;
 }
 
 static int learn(teaching *t, const cli_job *job) {
@@ -233,37 +203,54 @@ static int learn(teaching *t, const cli_job *job) {
     opts.teacher = t->teacher;
     opts.alpha = t->alpha;
     opts.temperature = t->temperature;
+    opts.hidden = t->hidden;
     opts.checkpoint = t->checkpoint;
     opts.checkpoint_every = t->checkpoint_every;
+    t->log.texts = &t->evals.texts;
+    t->trials.evals = &t->evals;
+    t->trials.steps = t->steps;
+    t->trials.model = t->model;
+    t->trials.teacher = t->teacher;
+    t->trials.optimizer = t->optimizer;
     progress_stage("train", 1);
+    progress_follow("train");
+    TRY(take_up(t));
+    const token_list *tokens = &t->texts.tokens;
     lr_status status =
-        lr_train(t->model, t->optimizer, t->tokens.ids, t->tokens.count, &opts, note_step, t);
-    if (status == LR_E_CANCELLED && !t->code) train_log_save(&t->log, t->table);
+        lr_train(t->model, t->optimizer, tokens->ids, tokens->count, &opts, note_step, t);
+    if (status == LR_E_CANCELLED) train_log_save(&t->log, t->work);
     TRY(t->code);
     TRY(report_status(status, WHILE_WORKING));
-    if (!t->log.count) TRY(train_log_open(&t->log, t->table, t->steps));
-    TRY(train_log_save(&t->log, t->table));
+    TRY(train_log_save(&t->log, t->work));
+done:
+    return code;
+}
+
+/* The model becomes again what it was behind its best step. */
+static int go_back(teaching *t, json_t *result) {
+    int64_t best = train_trials_best(&t->trials, &t->log);
+    int code = CODE_DONE;
+    if (!t->trials.keeps_best || !best) return CODE_DONE;
+    if (best != lr_optimizer_steps(t->optimizer))
+        TRY(report_status(lr_optimizer_restore(t->optimizer, t->trials.best), WHILE_READING));
+    TRY(report_count(result, "best_step", best));
 done:
     return code;
 }
 
 static int save(const teaching *t, const cli_job *job) {
     lr_save_opts opts;
-    char *table = NULL, *picture = NULL;
     int code;
     lr_save_opts_init(&opts, sizeof opts);
     opts.dtype = job_dtype(job);
     opts.force = job->force;
+    TRY(note_saving(t));
     TRY(report_status(lr_model_save(t->model, t->out, &opts), WHILE_WRITING));
-    if (asprintf(&table, "%s/losses.csv", t->out) < 0 ||
-        asprintf(&picture, "%s/losses.svg", t->out) < 0)
-        TRY(report_nomem());
-    TRY(train_log_save(&t->log, table));
-    TRY(train_log_draw(&t->log, picture));
+    TRY(train_log_save(&t->log, t->out));
+    TRY(train_log_draw(&t->log, t->out));
+    unlink(t->saving); /* first: from here on the output is whole */
     work_remove(t->work);
 done:
-    free(table);
-    free(picture);
     return code;
 }
 
@@ -287,11 +274,16 @@ static int run(teaching *t, cli_job *job) {
     TRY(report_status(lr_model_clone(&t->source, t->model), WHILE_WORKING));
     if (t->teacher_path) TRY(job_open(job, &t->teacher, t->teacher_path));
     TRY(job_stage(job, "read"));
-    TRY(load_texts(t));
+    t->evals.field = t->texts.field;
+    TRY(evals_load(&t->evals, t->model, t->window));
+    TRY(train_texts_load(&t->texts, &t->evals, t->model, t->teacher ? t->teacher : t->model));
+    if (t->trials.every && !t->evals.texts.count)
+        TRY(report_fail(CODE_USAGE, "--eval-every: expected --text or --eval to judge on"));
     TRY(begin_work(t, job));
     TRY(make_optimizer(t, job));
     TRY(job_stage(job, "train"));
     TRY(learn(t, job));
+    TRY(go_back(t, job->result));
     TRY(job_stage(job, "save"));
     TRY(save(t, job));
     lr_optimizer_free(t->optimizer); /* judging needs room, and the files are what is judged */
@@ -301,7 +293,8 @@ static int run(teaching *t, cli_job *job) {
     if (t->evals.texts.count) TRY(job_stage(job, "evaluate"));
     TRY(job_open(job, &written, t->out));
     TRY(evals_run(&t->evals, job, t->teacher ? t->teacher : t->source, written));
-    TRY(report_count(job->result, "tokens", (int64_t)t->tokens.count));
+    TRY(train_trials_put(&t->trials, &t->log, job->result));
+    TRY(report_count(job->result, "tokens", (int64_t)t->texts.tokens.count));
     TRY(put_losses(t, job->result));
     TRY(report_put(job->result, "out", report_text(t->out, strlen(t->out))));
     TRY(job_end_stages(job));
@@ -314,7 +307,7 @@ int command_train(cli_job *job) {
     teaching t = {.steps = 100,
                   .batch = 4,
                   .window = 256,
-                  .self_windows = 256,
+                  .texts = {.self_windows = -1},
                   .checkpoint_every = 50,
                   .rate = 1e-4,
                   .clip = 1,
@@ -324,11 +317,14 @@ int command_train(cli_job *job) {
     int code;
     const arg options[] = {
         ARG("out", ARG_TEXT, &t.out, "DIR", "folder to write", .required = 1),
-        ARG("text", ARG_LIST, &t.texts, "FILE",
-            "text to learn from; may be repeated [default: text that the teacher, or else the "
-            "model, writes itself]"),
-        ARG("self-windows", ARG_INT, &t.self_windows, "N", "windows of such text [default 256]",
-            .least = 1),
+        ARG("text", ARG_LIST, &t.texts.files, "FILE",
+            "text to learn from, a .jsonl file being one text a line; may be repeated [default: "
+            "text that the teacher, or else the model, writes itself]"),
+        ARG("field", ARG_TEXT, &t.texts.field, "NAME",
+            "member of the objects in .jsonl files that is the text [default text]"),
+        ARG("self-windows", ARG_INT, &t.texts.self_windows, "N",
+            "windows of such self-written text to learn from, beside the files too [default 256, "
+            "or 0 with --text]"),
         ARG("train", ARG_LIST, &t.patterns, "PATTERN",
             "parameters that learn, such as '*.right.weight' or '*norm*'; may be repeated "
             "[default '*']"),
@@ -339,6 +335,9 @@ int command_train(cli_job *job) {
             .most = 1),
         ARG("temperature", ARG_REAL, &t.temperature, "T",
             "of the teacher's and the model's predictions [default 1]", .above = 1),
+        ARG("hidden", ARG_REAL, &t.hidden, "W",
+            "adds so much of the relative distance between what leaves the model's blocks and the "
+            "teacher's, which has as many of the same width [default 0]"),
         ARG("steps", ARG_INT, &t.steps, "N", "steps [default 100]", .least = 1),
         ARG("batch", ARG_INT, &t.batch, "B", "windows of each step [default 4]", .least = 1),
         ARG("window", ARG_INT, &t.window, "W", "tokens of each window [default 256]", .least = 2),
@@ -357,10 +356,21 @@ int command_train(cli_job *job) {
             "steps between checkpoints [default 50]", .least = 1),
         ARG("resume", ARG_FLAG, &t.resume, NULL, "go on with a run that was interrupted"),
         EVALS_OPTIONS(&t.evals),
+        ARG("eval-every", ARG_INT, &t.trials.every, "N",
+            "also judge the model as it stands every so many steps, beside the teacher if there is "
+            "one [default 0: only before and after]"),
+        ARG("keep-best", ARG_FLAG, &t.trials.keeps_best, NULL,
+            "save the model of the step that was judged best, by its distance to the teacher or "
+            "else by perplexity, and not the last"),
     };
     TRY(JOB_BEGIN(job, options));
-    TRY(job_check_output(job, t.out));
+    if (t.hidden > 0 && !t.teacher_path)
+        TRY(report_fail(CODE_USAGE, "--hidden: expected --teacher"));
+    if (t.trials.keeps_best && !t.trials.every)
+        TRY(report_fail(CODE_USAGE, "--keep-best: expected --eval-every"));
     TRY(name_files(&t));
+    if (has_begun_to_save(&t)) job->force = 1;
+    TRY(job_check_output(job, t.out));
     TRY(job_start(job));
     TRY(run(&t, job));
     TRY(job_report(job));
@@ -371,12 +381,12 @@ done:
     lr_model_free(t.teacher);
     lr_model_free(t.source);
     lr_model_free(t.model);
-    free(t.tokens.ids);
-    free(t.texts.items);
+    train_texts_end(&t.texts);
+    train_trials_end(&t.trials);
     free(t.patterns.items);
     free(t.work);
     free(t.checkpoint);
     free(t.settings);
-    free(t.table);
+    free(t.saving);
     return code;
 }

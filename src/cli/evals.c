@@ -8,11 +8,11 @@
 #include <string.h>
 
 /* The last windows only. */
-static int load(token_list *tokens, const cli_evals *e, const lr_tokenizer *tokenizer,
+static int load(token_list *tokens, const cli_evals *e, const text_reader *reader,
                 const char *path) {
     size_t window = (size_t)e->window, most = (size_t)e->windows * window, skipped;
     int code;
-    TRY(texts_load(tokens, tokenizer, path));
+    TRY(texts_read(tokens, reader, path));
     tokens->count -= tokens->count % window;
     if (tokens->count == 0)
         return report_fail(CODE_USAGE, "--eval: %s: expected at least one window of %zu tokens",
@@ -25,15 +25,15 @@ done:
 }
 
 int evals_load(cli_evals *e, const lr_model *model, int32_t window) {
-    const lr_tokenizer *tokenizer;
+    text_reader reader;
     int code = CODE_DONE;
-    if (!e->texts.count) return CODE_DONE;
     e->window = texts_window(model, window);
+    if (!e->texts.count) return CODE_DONE;
     e->tokens = calloc((size_t)e->texts.count, sizeof *e->tokens);
     if (!e->tokens) return report_nomem();
-    TRY(texts_tokenizer(model, &tokenizer));
+    TRY(texts_reader(&reader, model, e->field));
     for (int32_t i = 0; i < e->texts.count; i++)
-        TRY(load(&e->tokens[i], e, tokenizer, e->texts.items[i]));
+        TRY(load(&e->tokens[i], e, &reader, e->texts.items[i]));
 done:
     return code;
 }
@@ -66,23 +66,34 @@ done:
     return code;
 }
 
+int evals_judge(const cli_evals *e, int32_t index, const lr_model *model, const lr_model *reference,
+                lr_eval_result *result) {
+    lr_eval_opts opts;
+    lr_eval_opts_init(&opts, sizeof opts);
+    opts.window = e->window;
+    opts.reference = reference;
+    return report_status(
+        lr_eval(result, model, e->tokens[index].ids, e->tokens[index].count, &opts), WHILE_WORKING);
+}
+
+json_t *evals_about(const json_t *evaluations, const char *path) {
+    json_t *name = report_text(path, strlen(path));
+    json_t *about = name ? json_object_get(evaluations, json_string_value(name)) : NULL;
+    json_decref(name);
+    return about;
+}
+
 int evals_run(const cli_evals *e, cli_job *job, const lr_model *before, const lr_model *after) {
     lr_eval_result source = {.size = sizeof source}, result = {.size = sizeof result};
     json_t *all = e->texts.count ? json_object() : NULL;
-    lr_eval_opts opts;
     int code = CODE_DONE;
     if (!e->texts.count) return CODE_DONE;
     TRY(report_put(job->result, "evaluations", all));
-    lr_eval_opts_init(&opts, sizeof opts);
-    opts.window = e->window;
     for (int32_t i = 0; i < e->texts.count; i++) {
-        const token_list *t = &e->tokens[i];
         progress_stage("judge the source", 1);
-        opts.reference = NULL;
-        TRY(report_status(lr_eval(&source, before, t->ids, t->count, &opts), WHILE_WORKING));
+        TRY(evals_judge(e, i, before, NULL, &source));
         progress_stage("judge the result", 1);
-        opts.reference = before;
-        TRY(report_status(lr_eval(&result, after, t->ids, t->count, &opts), WHILE_WORKING));
+        TRY(evals_judge(e, i, after, before, &result));
         TRY(put(all, e->texts.items[i], &source, &result));
     }
 done:

@@ -8,6 +8,7 @@
 typedef struct cli_evals {
     arg_list texts;
     int32_t windows, window;
+    const char *field;  /* of .jsonl files; NULL: the usual one */
     token_list *tokens; /* texts.count of them */
 } cli_evals;
 
@@ -22,6 +23,11 @@ typedef struct cli_evals {
 
 /* Reads the texts, before any long work. `window` as texts_window() takes it. */
 int evals_load(cli_evals *e, const lr_model *model, int32_t window);
+/* Judges one model on one text. */
+int evals_judge(const cli_evals *e, int32_t index, const lr_model *model, const lr_model *reference,
+                lr_eval_result *result);
+/* What evals_run() has put for a text. */
+json_t *evals_about(const json_t *evaluations, const char *path);
 /* Judges both models and puts "evaluations" into the result, if there are texts. */
 int evals_run(const cli_evals *e, cli_job *job, const lr_model *before, const lr_model *after);
 void evals_end(cli_evals *e);

@@ -1,6 +1,7 @@
 /* Files are read whole, NULs and all; pipes too. */
 #include "cli/texts.h"
 
+#include "cli/jsonl.h"
 #include "cli/progress.h"
 
 #include <errno.h>
@@ -25,16 +26,50 @@ static int read_all(char **text, size_t *bytes, FILE *file, const char *path) {
     return CODE_DONE;
 }
 
+static int load(char **text, size_t *bytes, const char *path) {
+    FILE *file = fopen(path, "rbe");
+    if (!file) return report_fail(CODE_INPUT, "%s: cannot open: %s", path, strerror(errno));
+    int code = read_all(text, bytes, file, path);
+    fclose(file);
+    return code;
+}
+
 int texts_load(token_list *out, const lr_tokenizer *tokenizer, const char *path) {
     char *text = NULL;
     size_t bytes = 0;
-    FILE *file = fopen(path, "rbe");
-    if (!file) return report_fail(CODE_INPUT, "%s: cannot open: %s", path, strerror(errno));
-    int code = read_all(&text, &bytes, file, path);
-    fclose(file);
+    int code = load(&text, &bytes, path);
     if (!code) code = texts_encode(out, tokenizer, text, bytes);
     free(text);
     return code;
+}
+
+int texts_reader(text_reader *reader, const lr_model *model, const char *field) {
+    *reader = (text_reader){.field = field, .end = texts_end(model)};
+    return texts_tokenizer(model, &reader->tokenizer);
+}
+
+int texts_read(token_list *out, const text_reader *reader, const char *path) {
+    char *text = NULL;
+    size_t bytes = 0;
+    int code;
+    if (!jsonl_is_named(path)) return texts_load(out, reader->tokenizer, path);
+    TRY(load(&text, &bytes, path));
+    TRY(jsonl_encode(out, reader, path, text, bytes));
+done:
+    free(text);
+    return code;
+}
+
+/* eos_token_id of the configuration: a number or several, of which the first is taken. */
+int32_t texts_end(const lr_model *model) {
+    json_t *config = json_loads(lr_model_config(model), 0, NULL);
+    const json_t *eos = json_object_get(config, "eos_token_id");
+    lr_model_info info = {.size = sizeof info};
+    if (json_is_array(eos)) eos = json_array_get(eos, 0);
+    json_int_t id = json_is_integer(eos) ? json_integer_value(eos) : -1;
+    lr_model_get_info(model, &info);
+    json_decref(config);
+    return id >= 0 && id < info.vocabulary_size ? (int32_t)id : -1;
 }
 
 /* Ids are rarely more than bytes, and then the second turn has the room they need. */

@@ -9,8 +9,21 @@ typedef struct token_list {
     size_t count;
 } token_list;
 
+/* How files become tokens. */
+typedef struct text_reader {
+    const lr_tokenizer *tokenizer;
+    const char *field; /* member of the objects of a .jsonl file; NULL: "text" */
+    int32_t end;       /* token between the texts of a .jsonl file; negative: none */
+} text_reader;
+
+int texts_reader(text_reader *reader, const lr_model *model, const char *field);
+/* The whole file is one text; a .jsonl file has one in each line. One without text is refused. */
+int texts_read(token_list *out, const text_reader *reader, const char *path);
+/* The token by which the model ends a text; -1 where it names none. */
+int32_t texts_end(const lr_model *model);
+
 int texts_encode(token_list *out, const lr_tokenizer *tokenizer, const char *text, size_t bytes);
-/* The whole file is one text; an empty one is refused. */
+/* The same, whatever the file is called. */
 int texts_load(token_list *out, const lr_tokenizer *tokenizer, const char *path);
 /* Seeds of self-written text: what a model learnt from does not judge it. */
 enum { TEXTS_SEED_LEARN = 0, TEXTS_SEED_JUDGE = 1 };

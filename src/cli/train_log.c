@@ -1,119 +1,148 @@
-/* Losses as a table and as a drawing. The command sets no locale, so a number has its point. */
+/* Losses and trials as tables. The command sets no locale, so a number has its point. */
 #include "cli/train_log.h"
 
-#include "cli/args.h"
 #include "cli/staged.h"
-#include "cli/svg.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { COLUMNS = 7, LINE_ROOM = 512, TICKS = 4 };
-static const char header[] = "step,loss,next_token,divergence,norm,learning_rate,seconds\n";
+enum { COLUMNS = 8, TRIAL_COLUMNS = 3, LINE_ROOM = 512 };
+static const char header[] = "step,loss,next_token,divergence,hidden,norm,learning_rate,seconds\n";
+static const char trial_header[] = "step,perplexity,kl,text\n";
 
-int train_log_add(train_log *log, const train_row *row) {
-    if (log->count == log->room) {
-        size_t room = log->room ? 2 * log->room : 64;
-        train_row *rows = realloc(log->rows, room * sizeof *rows);
-        if (!rows) return report_nomem();
-        log->rows = rows;
-        log->room = room;
-    }
-    log->rows[log->count++] = *row;
+/* One more element of `bytes` in an array that doubles. */
+static int grow(void *array, size_t count, size_t *room, size_t bytes) {
+    void **items = array;
+    if (count < *room) return CODE_DONE;
+    size_t wanted = *room ? 2 * *room : 64;
+    void *larger = realloc(*items, wanted * bytes);
+    if (!larger) return report_nomem();
+    *items = larger;
+    *room = wanted;
     return CODE_DONE;
 }
 
-static int read_line(char *line, train_row *row) {
-    double numbers[COLUMNS];
+int train_log_add(train_log *log, const train_row *row) {
+    int code;
+    TRY(grow(&log->rows, log->count, &log->room, sizeof *row));
+    log->rows[log->count++] = *row;
+done:
+    return code;
+}
+
+int train_log_add_trial(train_log *log, const train_trial *trial) {
+    int code;
+    TRY(grow(&log->trials, log->trial_count, &log->trial_room, sizeof *trial));
+    log->trials[log->trial_count++] = *trial;
+done:
+    return code;
+}
+
+/* ---- reading ---- */
+
+static int read_numbers(char *line, double *numbers, int count) {
     char *rest = line;
-    for (int i = 0; i < COLUMNS; i++) {
+    for (int i = 0; i < count; i++) {
         const char *word = strsep(&rest, ",\n");
         if (!word || !args_number(word, &numbers[i])) return 0;
     }
-    *row = (train_row){(int64_t)numbers[0], numbers[1], numbers[2], numbers[3],
-                       numbers[4],          numbers[5], numbers[6]};
     return 1;
 }
 
-int train_log_open(train_log *log, const char *path, int64_t last) {
-    char line[LINE_ROOM];
-    train_row row;
+static int take_row(train_log *log, char *line, int64_t last) {
+    double n[COLUMNS];
+    if (!read_numbers(line, n, COLUMNS) || n[0] > (double)last) return CODE_DONE;
+    const train_row row = {(int64_t)n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]};
+    return train_log_add(log, &row);
+}
+
+/* Which text a row is of is told by its place among those of its step. */
+static int take_trial(train_log *log, char *line, int64_t last) {
+    double n[TRIAL_COLUMNS];
+    const train_trial *before = log->trial_count ? &log->trials[log->trial_count - 1] : NULL;
+    if (!read_numbers(line, n, TRIAL_COLUMNS) || n[0] > (double)last) return CODE_DONE;
+    train_trial trial = {.step = (int64_t)n[0], .perplexity = n[1], .kl = n[2]};
+    trial.text = before && before->step == trial.step ? before->text + 1 : 0;
+    return trial.text < log->texts->count ? train_log_add_trial(log, &trial) : CODE_DONE;
+}
+
+static int open_table(train_log *log, const char *folder, const char *name, int64_t last,
+                      int (*take)(train_log *, char *, int64_t)) {
+    char line[LINE_ROOM], *path = NULL;
     int code = CODE_DONE;
+    if (asprintf(&path, "%s/%s", folder, name) < 0) return report_nomem();
     FILE *file = fopen(path, "rbe");
+    free(path);
     if (!file) return CODE_DONE;
-    while (!code && fgets(line, sizeof line, file))
-        if (read_line(line, &row) && row.step <= last) code = train_log_add(log, &row);
+    while (!code && fgets(line, sizeof line, file)) code = take(log, line, last);
     fclose(file);
     return code;
 }
 
-int train_log_save(const train_log *log, const char *path) {
-    staged_file file = {0};
+int train_log_open(train_log *log, const char *folder, int64_t last) {
     int code;
-    TRY(staged_begin(&file, path, 1));
-    fputs(header, file.out);
-    for (size_t i = 0; i < log->count; i++) {
-        const train_row *r = &log->rows[i];
-        fprintf(file.out, "%lld,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g\n", (long long)r->step, r->loss,
-                r->next_token, r->divergence, r->norm, r->learning_rate, r->seconds);
-    }
-    TRY(staged_commit(&file));
+    TRY(open_table(log, folder, "losses.csv", last, take_row));
+    TRY(open_table(log, folder, "evaluations.csv", last, take_trial));
 done:
-    staged_end(&file);
     return code;
 }
 
-/* About TICKS round values between least and most. */
-static double tick_step(double range) {
-    double step = pow(10, floor(log10(range / TICKS)));
-    while (range / step > 2 * TICKS) step *= 2.5;
-    return range / step > TICKS ? 2 * step : step;
-}
+/* ---- writing ---- */
 
-static void put_ticks(const svg_chart *chart, const svg_axis *axis,
-                      void (*tick)(const svg_chart *, double, const char *)) {
-    double step = tick_step(axis->most - axis->least);
-    for (double at = ceil(axis->least / step) * step; at <= axis->most; at += step) {
-        char text[32];
-        snprintf(text, sizeof text, "%.*f", step < 1 ? (int)ceil(-log10(step)) : 0, at);
-        tick(chart, at, text);
+static void put_rows(const train_log *log, FILE *out) {
+    fputs(header, out);
+    for (size_t i = 0; i < log->count; i++) {
+        const train_row *r = &log->rows[i];
+        fprintf(out, "%lld,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g,%.17g\n", (long long)r->step,
+                r->loss, r->next_token, r->divergence, r->hidden, r->norm, r->learning_rate,
+                r->seconds);
     }
 }
 
-int train_log_draw(const train_log *log, const char *path) {
+/* Quoted as RFC 4180 says; a row stays one line, whatever a file is called. */
+static void put_quoted(const char *text, FILE *out) {
+    fputc('"', out);
+    for (; *text; text++) {
+        if (*text == '"') fputc('"', out);
+        fputc((unsigned char)*text < ' ' ? '?' : *text, out);
+    }
+    fputs("\"\n", out);
+}
+
+static void put_trials(const train_log *log, FILE *out) {
+    fputs(trial_header, out);
+    for (size_t i = 0; i < log->trial_count; i++) {
+        const train_trial *t = &log->trials[i];
+        fprintf(out, "%lld,%.17g,%.17g,", (long long)t->step, t->perplexity, t->kl);
+        put_quoted(log->texts->items[t->text], out);
+    }
+}
+
+int train_log_write(const train_log *log, const char *folder, const char *name,
+                    void (*put)(const train_log *, FILE *)) {
     staged_file file = {0};
-    svg_chart chart = {.x = {.least = 0, .label = "step"}, .y = {.least = 0, .label = "loss"}};
-    int code = CODE_DONE;
-    if (log->count == 0) return CODE_DONE;
-    chart.x.most = (double)log->rows[log->count - 1].step;
-    chart.y.least = chart.y.most = log->rows[0].loss;
-    for (size_t i = 1; i < log->count; i++) {
-        chart.y.least = fmin(chart.y.least, log->rows[i].loss);
-        chart.y.most = fmax(chart.y.most, log->rows[i].loss);
-    }
-    if (!(chart.y.most > chart.y.least)) chart.y.most = chart.y.least + 1;
+    char *path = NULL;
+    int code;
+    if (asprintf(&path, "%s/%s", folder, name) < 0) return report_nomem();
     TRY(staged_begin(&file, path, 1));
-    chart.out = file.out;
-    chart.is_file = 1;
-    svg_begin(&chart, "loss of each step");
-    fputs("<style>text{font:9px sans-serif}path,line{fill:none;stroke:#888}"
-          "polyline{fill:none;stroke:#06c}</style>\n",
-          file.out);
-    put_ticks(&chart, &chart.x, svg_tick_x);
-    put_ticks(&chart, &chart.y, svg_tick_y);
-    fputs("<polyline points=\"", file.out);
-    for (size_t i = 0; i < log->count; i++)
-        svg_point(&chart, (double)log->rows[i].step, log->rows[i].loss);
-    fputs("\"/>\n", file.out);
-    svg_end(&chart);
+    put(log, file.out);
     TRY(staged_commit(&file));
 done:
     staged_end(&file);
+    free(path);
+    return code;
+}
+
+int train_log_save(const train_log *log, const char *folder) {
+    int code;
+    if (log->trial_count) TRY(train_log_write(log, folder, "evaluations.csv", put_trials));
+    TRY(train_log_write(log, folder, "losses.csv", put_rows));
+done:
     return code;
 }
 
 void train_log_end(train_log *log) {
     free(log->rows);
+    free(log->trials);
     *log = (train_log){0};
 }

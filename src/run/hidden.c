@@ -3,7 +3,7 @@
  * the teacher's blocks leave their streams, the model's blocks turn these into derivatives where
  * they lie, and the backward pass adds them to what comes from above. A token's distance is taken
  * relative to its size, for the few tokens that attention uses as sinks are larger than the others
- * by orders of magnitude (Xiao et al., arXiv 2309.17453).
+ * by orders of magnitude (Sun et al., arXiv 2402.17762).
  */
 #include "run/hidden.h"
 

@@ -1,14 +1,23 @@
 /* lowrank train as a script sees it: its result and files, and runs that are killed. */
 #include "cli_fixture.h"
 
+#include <math.h>
+
 static const char *text_path(void) {
-    static const char *path;
+    static char path[600];
     char words[6000];
     size_t used = 0;
-    if (path && !access(path, R_OK)) return path;
+    if (*path && !access(path, R_OK)) return path;
     for (int i = 0; used + 16 < sizeof words; i++)
         used += (size_t)snprintf(words + used, sizeof words - used, "%s ", i % 3 ? "the" : "and");
-    return path = scratch_write("text", words, used);
+    snprintf(path, sizeof path, "%s", scratch_write("text", words, used));
+    return path;
+}
+
+/* A path that stays, however many more are asked for. */
+static const char *lasting_path(char room[600], const char *name) {
+    snprintf(room, 600, "%s", scratch_path(name));
+    return room;
 }
 
 #define TRAIN(out, steps)                                                                          \
@@ -18,7 +27,7 @@ static const char *text_path(void) {
 
 START_TEST(training_tells_what_it_did) {
     const char *out = scratch_path("taught");
-    char file[700], line[64];
+    char file[700], line[80];
     RUN_JSON(TRAIN(out, "12"));
     ck_assert_uint_eq(json_array_size(cli_member("losses")), 12);
     ck_assert_double_eq(cli_number("steps"), 12);
@@ -33,7 +42,7 @@ START_TEST(training_tells_what_it_did) {
     FILE *table = fopen(file, "r");
     ck_assert_ptr_nonnull(table);
     ck_assert_ptr_nonnull(fgets(line, sizeof line, table));
-    ck_assert_str_eq(line, "step,loss,next_token,divergence,norm,learning_rate,seconds\n");
+    ck_assert_str_eq(line, "step,loss,next_token,divergence,hidden,norm,learning_rate,seconds\n");
     fclose(table);
     snprintf(file, sizeof file, "%s/losses.svg", out);
     ck_assert_int_eq(access(file, R_OK), 0);
@@ -72,25 +81,74 @@ static size_t weights(const char *folder, char *bytes, size_t room) {
     return scratch_read(file, bytes, room);
 }
 
-/* Ten runs are killed at moments of their own, most of them somewhere in the steps. */
+static void check_same_file(const char *one, const char *other, const char *name) {
+    static char bytes[2][1 << 14];
+    const char *folders[2] = {one, other};
+    size_t counts[2];
+    for (int i = 0; i < 2; i++) {
+        char file[700];
+        snprintf(file, sizeof file, "%s/%s", folders[i], name);
+        counts[i] = scratch_read(file, bytes[i], sizeof bytes[i]);
+    }
+    ck_assert_uint_eq(counts[0], counts[1]);
+    ck_assert_mem_eq(bytes[0], bytes[1], counts[0]);
+}
+
+#define TRIED(out) TRAIN(out, "60"), "--eval-every", tried, "--keep-best"
+
+/* Ten runs are killed at moments of their own, most of them somewhere in the steps. The trials of
+ * the first turn fall on checkpoints, those of the second between them. */
 START_TEST(killed_runs_end_with_the_same_bytes) {
     enum { ROOM = 1 << 21 };
     static char whole[ROOM], resumed[ROOM];
-    const char *out = scratch_path("resumed");
-    RUN_JSON(TRAIN(scratch_path("whole"), "60"));
+    char room[600];
+    const char *out = lasting_path(room, "resumed"), *tried = _i ? "7" : "10";
+    RUN_JSON(TRIED(scratch_path("whole")));
     size_t bytes = weights(scratch_path("whole"), whole, ROOM);
     ck_assert_uint_gt(bytes, 1000);
     for (useconds_t i = 0; i < 10; i++) {
-        START(TRAIN(out, "60"), "--resume", "--quiet");
+        START(TRIED(out), "--resume", "--quiet");
         usleep(5000 + 17000 * i);
         kill(run.pid, SIGKILL);
         cli_wait(0);
         if (run.signal != SIGKILL) break; /* it was done already */
     }
-    if (access(out, F_OK)) RUN_JSON(TRAIN(out, "60"), "--resume");
+    if (access(out, F_OK) || !access(scratch_path(".resumed.lowrank-work/saving"), F_OK))
+        RUN_JSON(TRIED(out), "--resume");
     ck_assert_uint_eq(weights(out, resumed, ROOM), bytes);
     ck_assert_mem_eq(whole, resumed, bytes);
     ck_assert_int_eq(lines_of(out, "losses.csv"), 61); /* no step is missing */
+    check_same_file(out, scratch_path("whole"), "evaluations.csv");
+    ck_assert_int_eq(lines_of(out, "evaluations.csv"), _i ? 10 : 7);
+}
+END_TEST
+
+static int is_running(void) {
+    siginfo_t info = {.si_pid = 0};
+    ck_assert_int_eq(waitid(P_PID, (id_t)run.pid, &info, WEXITED | WNOHANG | WNOWAIT), 0);
+    return info.si_pid == 0;
+}
+
+/* A run is killed when its folder is there and its tables are not; only this one may be replaced.
+ */
+START_TEST(runs_killed_in_saving_are_completed) {
+    char rooms[2][600];
+    const char *out = lasting_path(rooms[0], "taught");
+    const char *saving = lasting_path(rooms[1], ".taught.lowrank-work/saving");
+    for (int turn = 0, is_hit = 0; turn < 40 && !is_hit; turn++) {
+        RUN_JSON(TRAIN(out, "5"), "--force");
+        START(TRAIN(out, "5"), "--force", "--quiet");
+        while (access(saving, F_OK) && is_running()) continue;
+        kill(run.pid, SIGKILL);
+        cli_wait(0);
+        is_hit = !access(saving, F_OK) && !access(out, F_OK);
+        ck_assert(is_hit || turn < 39);
+    }
+    RUN_FAILS(1, "exists; --force", TRAIN(out, "5"));
+    RUN_JSON(TRAIN(out, "5"), "--resume");
+    ck_assert_int_eq(lines_of(out, "losses.csv"), 6);
+    ck_assert_int_ne(access(saving, F_OK), 0);
+    RUN_FAILS(1, "exists; --force", TRAIN(out, "5"), "--resume");
 }
 END_TEST
 
@@ -109,10 +167,152 @@ START_TEST(unfinished_runs_are_not_lost) {
 }
 END_TEST
 
+/* ---- texts ---- */
+
+static double tokens_of(const char *name, const char *text) {
+    RUN_JSON("tokenize", cli_model(), "--text", scratch_write(name, text, strlen(text)));
+    return (double)json_array_size(cli_member("ids"));
+}
+
+#define READ(file)                                                                         \
+    "train", cli_model(), "--text", file, "--out", scratch_path("taught"), "--steps", "2", \
+        "--window", "4", "--batch", "1", "--force", "--eval", text_path(), "--eval-windows", "1"
+
+static double learnt_from(const char *file, const char *field, const char *self_windows) {
+    if (field)
+        RUN_JSON(READ(file), "--field", field, "--self-windows", self_windows);
+    else
+        RUN_JSON(READ(file), "--self-windows", self_windows);
+    return cli_number("tokens");
+}
+
+/* Each line by itself, one token between them; blank lines and empty texts are nothing. */
+START_TEST(lines_of_json_are_texts) {
+    static const char lines[] = "{\"text\": \"the and the\\n\", \"other\": \"one, two\"}\r\n"
+                                " \t\n"
+                                "{\"text\": \"\", \"other\": \"\\u2603\"}\n"
+                                "{\"other\": \"and\", \"text\": \"then\"}";
+    char room[600];
+    const char *file = lasting_path(room, "lines.jsonl");
+    scratch_write("lines.jsonl", lines, sizeof lines - 1);
+    double text = tokens_of("a", "the and the\n") + tokens_of("b", "then") + 1;
+    double other =
+        tokens_of("c", "one, two") + tokens_of("d", "\xe2\x98\x83") + tokens_of("e", "and") + 2;
+    ck_assert_double_eq(learnt_from(file, NULL, "0"), text);
+    ck_assert_double_eq(learnt_from(file, "other", "0"), other);
+    ck_assert_double_eq(learnt_from(file, NULL, "3"), text + 1 + 3 * 64);
+    double twice = tokens_of("f", "the and the") + 1 + text;
+    RUN_JSON(READ(file), "--text", scratch_write("plain", "the and the", 11));
+    ck_assert_double_eq(cli_number("tokens"), twice);
+}
+END_TEST
+
+typedef struct bad_lines {
+    const char *text, *said;
+} bad_lines;
+
+static const bad_lines bad[] = {
+    {"{\"text\": \"a\"}\n{\"text\": \"b\"\n", "lines.jsonl:2: no JSON object"},
+    {"\n{\"text\": \"\xff\"}\n", "lines.jsonl:2: no JSON object: unable to decode byte 0xff"},
+    {"{\"text\": 3}\n", "lines.jsonl:1: no string of the name \"text\""},
+    {"{\"text\": \"a\"}\n[\"text\"]\n", "lines.jsonl:2: no string of the name \"text\""},
+    {"{\"text\": \"a\", \"text\": \"b\"}\n", "lines.jsonl:1: no JSON object"},
+    {"{\"text\": \"a\"} \033[2J\n", "lines.jsonl:1: no JSON object"},
+    {"\n \n{\"text\": \"\"}\n", "no text in 3 lines"},
+};
+
+START_TEST(bad_lines_are_named) {
+    const char *file = scratch_write("lines.jsonl", bad[_i].text, strlen(bad[_i].text));
+    RUN_FAILS(3, bad[_i].said, READ(file));
+    ck_assert_ptr_null(strchr(run.err, '\033'));
+    ck_assert_int_ne(access(scratch_path("taught"), F_OK), 0);
+}
+END_TEST
+
+START_TEST(long_lines_are_refused) {
+    size_t bytes = ((size_t)64 << 20) + 16;
+    char *line = malloc(bytes);
+    memset(line, ' ', bytes);
+    memcpy(line, "{\"text\": \"a\"}\n", 14);
+    line[bytes - 1] = '}';
+    RUN_FAILS(3, "lines.jsonl:2: a line of", READ(scratch_write("lines.jsonl", line, bytes)));
+    free(line);
+}
+END_TEST
+
+/* ---- trials ---- */
+
+/* Text of other words is unlearnt after a while: the best step is not the last, and it is what the
+ * output holds. */
+START_TEST(best_step_is_kept) {
+    const char *other = scratch_write("other", "the 12 then under one, other the the 12 and", 43);
+    const char *out = scratch_path("taught");
+    double least = INFINITY;
+    int64_t best = 0;
+    RUN_JSON("train", cli_model(), "--text", text_path(), "--eval", other, "--out", out, "--steps",
+             "30", "--window", "16", "--batch", "2", "--lr", "0.003", "--dtype", "f32",
+             "--eval-every", "4", "--keep-best");
+    const json_t *judged = json_object_get(cli_member("evaluations"), other);
+    const json_t *during = json_object_get(judged, "during");
+    ck_assert_uint_eq(json_array_size(during), 8); /* 4, 8, .. 28, 30 */
+    for (size_t i = 0; i < 8; i++) {
+        const json_t *trial = json_array_get(during, i);
+        double perplexity = json_number_value(json_object_get(trial, "perplexity"));
+        if (perplexity < least) best = json_integer_value(json_object_get(trial, "step"));
+        least = fmin(least, perplexity);
+        ck_assert_ptr_null(json_object_get(trial, "kl"));
+    }
+    ck_assert_double_eq(cli_number("best_step"), (double)best);
+    ck_assert_int_lt(best, 30);
+    double after =
+        json_number_value(json_object_get(json_object_get(judged, "perplexity"), "after"));
+    ck_assert_double_eq_tol(after, least, 1e-9 * least);
+    ck_assert_int_eq(lines_of(out, "evaluations.csv"), 9);
+    char file[700];
+    snprintf(file, sizeof file, "%s/evaluations.svg", out);
+    ck_assert_int_eq(access(file, R_OK), 0);
+}
+END_TEST
+
+START_TEST(hidden_states_are_learnt) {
+    RUN_JSON(TRAIN(scratch_path("away"), "12"));
+    RUN_JSON("train", scratch_path("away"), "--teacher", cli_model(), "--hidden", "2", "--text",
+             text_path(), "--out", scratch_path("back"), "--steps", "12", "--window", "16",
+             "--batch", "2", "--lr", "0.003", "--eval-every", "6", "--eval-windows", "4");
+    const json_t *losses = cli_member("losses");
+    ck_assert_double_lt(json_number_value(json_array_get(losses, 11)),
+                        json_number_value(json_array_get(losses, 0)));
+    const json_t *judged = json_object_get(cli_member("evaluations"), text_path());
+    const json_t *during = json_object_get(judged, "during");
+    ck_assert_uint_eq(json_array_size(during), 2);
+    double kl = json_number_value(json_object_get(json_array_get(during, 1), "kl"));
+    ck_assert_double_gt(kl, 0);
+    ck_assert_double_lt(kl, json_number_value(json_object_get(json_array_get(during, 0), "kl")));
+}
+END_TEST
+
+/* Nothing is written, and what a run can go on from is kept. */
+START_TEST(losses_that_are_not_finite_stop) {
+    const char *out = scratch_path("taught");
+    RUN_FAILS(4, "there is no checkpoint", "train", cli_model(), "--text", text_path(), "--out",
+              out, "--steps", "9", "--window", "16", "--batch", "2", "--lr", "1e30",
+              "--checkpoint-every", "1");
+    ck_assert_msg(strstr(run.err, "step 2: ") && strstr(run.err, " of model.layers.0."), "%s",
+                  run.err);
+    ck_assert_int_ne(access(out, F_OK), 0);
+}
+END_TEST
+
 START_TEST(what_makes_no_sense_is_refused) {
     const char *out = scratch_path("taught");
     RUN_FAILS(3, "no parameter", TRAIN(out, "5"), "--train", "nothing.of.this.name");
     RUN_FAILS(2, "--steps", TRAIN(out, "0"));
+    RUN_FAILS(2, "expected --teacher", TRAIN(out, "5"), "--hidden", "1");
+    RUN_FAILS(2, "expected --eval-every", TRAIN(out, "5"), "--keep-best");
+    RUN_FAILS(2, "nothing to learn from", "train", cli_model(), "--self-windows", "0", "--out",
+              out);
+    RUN_FAILS(2, "expected --text or --eval", "train", cli_model(), "--self-windows", "1",
+              "--eval-every", "2", "--out", out);
     RUN_FAILS(2, "expected --eval", "train", cli_model(), "--text",
               scratch_write("short", "the and the and the", 19), "--out", out, "--window", "16");
     ck_assert_int_ne(access(out, F_OK), 0);
@@ -125,8 +325,15 @@ Suite *cli_train_suite(void) {
     tcase_add_checked_fixture(tests, scratch_make, scratch_remove);
     tcase_add_test(tests, training_tells_what_it_did);
     tcase_add_test(tests, parts_learn_from_a_teacher);
-    tcase_add_test(tests, killed_runs_end_with_the_same_bytes);
+    tcase_add_loop_test(tests, killed_runs_end_with_the_same_bytes, 0, 2);
+    tcase_add_test(tests, runs_killed_in_saving_are_completed);
     tcase_add_test(tests, unfinished_runs_are_not_lost);
+    tcase_add_test(tests, lines_of_json_are_texts);
+    tcase_add_loop_test(tests, bad_lines_are_named, 0, sizeof bad / sizeof *bad);
+    tcase_add_test(tests, long_lines_are_refused);
+    tcase_add_test(tests, best_step_is_kept);
+    tcase_add_test(tests, hidden_states_are_learnt);
+    tcase_add_test(tests, losses_that_are_not_finite_stop);
     tcase_add_test(tests, what_makes_no_sense_is_refused);
     tcase_set_timeout(tests, 60);
     suite_add_tcase(suite, tests);
