@@ -8,13 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int load(held_text *held, const cli_choice *c, const lr_tokenizer *tokenizer,
-                const char *path) {
+static int load(held_text *held, const cli_choice *c, const text_reader *reader, const char *path) {
     int32_t most = c->windows > c->probe_windows ? c->windows : c->probe_windows;
     size_t window = (size_t)c->window, first = (size_t)c->first;
     int code;
     held->path = path;
-    TRY(texts_load(&held->tokens, tokenizer, path));
+    TRY(texts_read(&held->tokens, reader, path));
     size_t windows = held->tokens.count / window;
     if (windows <= first)
         return report_fail(CODE_USAGE,
@@ -30,15 +29,15 @@ done:
 }
 
 int choice_begin(cli_choice *c, const lr_model *model) {
-    const lr_tokenizer *tokenizer;
+    text_reader reader;
     int code;
     c->window = texts_window(model, c->window);
     c->count = c->texts.count ? c->texts.count : 1;
     c->held = calloc((size_t)c->count, sizeof *c->held);
     if (!c->held) return report_nomem();
-    TRY(texts_tokenizer(model, &tokenizer));
+    TRY(texts_reader(&reader, model, NULL));
     for (int32_t i = 0; i < c->texts.count; i++)
-        TRY(load(&c->held[i], c, tokenizer, c->texts.items[i]));
+        TRY(load(&c->held[i], c, &reader, c->texts.items[i]));
     if (!c->texts.count)
         TRY(texts_write(&c->held[0].tokens, model, TEXTS_SEED_JUDGE, c->windows, c->window));
 done:

@@ -26,7 +26,7 @@ int command_eval(cli_job *job) {
     const char *text = NULL, *reference_path = NULL;
     int32_t window = 0, windows = 0, first = 0;
     lr_model *model = NULL, *reference = NULL;
-    const lr_tokenizer *tokenizer;
+    text_reader reader;
     token_list tokens = {0};
     lr_eval_opts opts;
     lr_eval_result result = {.size = sizeof result};
@@ -49,11 +49,11 @@ int command_eval(cli_job *job) {
     TRY(job_start(job));
     TRY(job_open(job, &model, job->model_path));
     if (reference_path) TRY(job_open(job, &reference, reference_path));
-    TRY(texts_tokenizer(model, &tokenizer));
+    TRY(texts_reader(&reader, model, NULL));
     lr_eval_opts_init(&opts, sizeof opts);
     opts.window = texts_window(model, window);
     if (text)
-        TRY(texts_load(&tokens, tokenizer, text));
+        TRY(texts_read(&tokens, &reader, text));
     else
         TRY(texts_write(&tokens, reference ? reference : model, TEXTS_SEED_JUDGE,
                         windows ? windows : SELF_WINDOWS, opts.window));

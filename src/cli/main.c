@@ -44,8 +44,8 @@ static const cli_command commands[] = {
     {"train", command_train, "MODEL --out DIR [--text FILE]... [--train PATTERN] [options]",
      "a model whose parameters learnt from text or from a teacher",
      "Trains the parameters that patterns name, all by default, by the loss of the next token or "
-     "towards a teacher's predictions, and saves the model with its curve of losses. An "
-     "interrupted run goes on with --resume, and ends with the same bytes.",
+     "towards a teacher's predictions and hidden states, and saves the model with its curve of "
+     "losses. An interrupted run goes on with --resume, and ends with the same bytes.",
      "lowrank train smaller/ --teacher model/ --text wiki.txt --steps 200 --lr 5e-5 --out taught/"},
     {"eval", command_eval, "MODEL --text FILE [--window N] [--reference MODEL] [options]",
      "perplexity, and the distance to another model",

@@ -36,11 +36,10 @@ int samples_check(cli_samples *s) {
     return code;
 }
 
-static int load(sample_text *item, const cli_samples *s, int is_quiet,
-                const lr_tokenizer *tokenizer) {
+static int load(sample_text *item, const cli_samples *s, int is_quiet, const text_reader *reader) {
     size_t window = (size_t)s->window, most = (size_t)s->samples;
     int code;
-    TRY(texts_load(&item->tokens, tokenizer, item->path));
+    TRY(texts_read(&item->tokens, reader, item->path));
     size_t held = item->tokens.count / window;
     if (held == 0)
         return report_fail(CODE_USAGE,
@@ -77,12 +76,12 @@ static void add_whole(cli_samples *s, const token_list *tokens, double weight) {
     s->whole[s->count++] = text;
 }
 
-static int load_files(cli_samples *s, cli_job *job, const lr_tokenizer *tokenizer) {
+static int load_files(cli_samples *s, cli_job *job, const text_reader *reader) {
     json_t *texts = json_array();
     int code = texts ? report_put(job->result, "texts", texts) : report_nomem();
     for (int32_t i = 0; i < s->texts.count && !code; i++) {
         sample_text *item = &s->items[i];
-        TRY(load(item, s, job->quiet, tokenizer));
+        TRY(load(item, s, job->quiet, reader));
         TRY(put_text(texts, item, s->window));
         add_whole(s, &item->tokens, item->weight);
     }
@@ -105,14 +104,14 @@ done:
 }
 
 int samples_load(cli_samples *s, cli_job *job, const lr_model *model) {
-    const lr_tokenizer *tokenizer;
+    text_reader reader;
     int64_t tokens = 0;
     int code;
     s->window = texts_window(model, s->window);
     s->whole = calloc((size_t)s->texts.count + 1, sizeof *s->whole);
     if (!s->whole) return report_nomem();
-    TRY(texts_tokenizer(model, &tokenizer));
-    TRY(load_files(s, job, tokenizer));
+    TRY(texts_reader(&reader, model, NULL));
+    TRY(load_files(s, job, &reader));
     if (s->self_weight > 0) TRY(load_self(s, job->result, model));
     for (int32_t i = 0; i < s->count; i++) tokens += (int64_t)s->whole[i].count;
     TRY(report_count(job->result, "tokens", tokens));

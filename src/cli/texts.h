@@ -23,7 +23,7 @@ int texts_read(token_list *out, const text_reader *reader, const char *path);
 int32_t texts_end(const lr_model *model);
 
 int texts_encode(token_list *out, const lr_tokenizer *tokenizer, const char *text, size_t bytes);
-/* The same, whatever the file is called. */
+/* The whole file is one text, whatever it is called. */
 int texts_load(token_list *out, const lr_tokenizer *tokenizer, const char *path);
 /* Seeds of self-written text: what a model learnt from does not judge it. */
 enum { TEXTS_SEED_LEARN = 0, TEXTS_SEED_JUDGE = 1 };
