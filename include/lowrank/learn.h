@@ -66,6 +66,26 @@ LR_API lr_status lr_session_learn(lr_session *session, const lr_segment *segment
                                   lr_optimizer *optimizer, const lr_learn_opts *opts,
                                   lr_learn_result *result);
 
+/**
+ * A forward and a backward pass through blocks @p first to @p last - 1 alone, for losses that a
+ * host puts behind blocks: hooks of LR_AFTER_FORWARD on a block see what leaves it, and hooks of
+ * LR_BEFORE_BACKWARD | LR_HOOK_CHANGES add the derivative of their loss by it, which begins at zero
+ * behind the last block. Gradients are added to those of the optimizer; all blocks keep their
+ * activations. Without such hooks it is lr_session_blocks().
+ * @param session   as in lr_session_learn()
+ * @param segments  @p count of them
+ * @param count     1 .. rows
+ * @param first     0 .. last - 1
+ * @param last      to the number of blocks
+ * @param x         as in lr_session_blocks()
+ * @param dx        [sum of counts, hidden_size], written: the derivative by what entered; NULL: not
+ *                  wanted
+ * @param optimizer of parameters of this model
+ */
+LR_API lr_status lr_session_learn_blocks(lr_session *session, const lr_segment *segments,
+                                         int32_t count, int32_t first, int32_t last, float *x,
+                                         float *dx, lr_optimizer *optimizer);
+
 LR_END
 
 #endif

@@ -317,11 +317,11 @@ void lr__backward_embed(lr__backward *b) {
     if (j.gradient) lr__pool_run(step->evaluation.device->pool, items, embed_cols, &j);
 }
 
-int32_t lr__backward_lowest(const lr__graph *graph, const lr__gradients *gradients) {
+int32_t lr__backward_lowest(const lr__graph *graph, const lr__gradients *gradients, int32_t first) {
     search s = {.gradients = gradients};
-    look(graph->embedding, 0, &s);
+    if (!first) look(graph->embedding, 0, &s);
     if (s.found) return 0;
-    for (int32_t i = 0; i < graph->block_count; i++) {
+    for (int32_t i = first; i < graph->block_count; i++) {
         lr__block_each_param(&graph->blocks[i], look, &s);
         if (s.found) return i;
     }

@@ -20,8 +20,8 @@ lr_status lr__backward_norm(lr__backward *b, const lr__param *weight, int64_t ro
                             const float *x, const float *dy, float *dx);
 /* The rows of the embedding that were looked up. */
 void lr__backward_embed(lr__backward *b);
-/* The lowest block that has something trained or lies above it; the number of blocks when nothing
- * in the blocks or below is. */
-int32_t lr__backward_lowest(const lr__graph *graph, const lr__gradients *gradients);
+/* The lowest block from `first` on that has something trained or lies above it, an embedding that
+ * is trained lying below block 0; the number of blocks when there is none. */
+int32_t lr__backward_lowest(const lr__graph *graph, const lr__gradients *gradients, int32_t first);
 
 #endif

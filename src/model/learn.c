@@ -155,7 +155,7 @@ done:
 static lr_status run_pass(pass *p, lr__loss_sums *sums) {
     lr_status status = LR_OK;
     LR_TRY(lr__forward_begin(&p->r, &p->step));
-    p->lowest = lr__backward_lowest(p->step.graph, p->lesson->gradients);
+    p->lowest = lr__backward_lowest(p->step.graph, p->lesson->gradients, 0);
     LR_TRY(run_forward(p));
     LR_TRY(run_loss(p, sums));
     status = run_backward(p);
@@ -189,6 +189,69 @@ lr_status lr__session_learn(lr_session *session, const lr_segment *segments, int
     lr__pool_release(p.step.evaluation.device->pool);
 done:
     if (p.teacher.session) lr__step_end(&p.teacher, status >= 0);
+    if (p.step.session) {
+        session->seconds += lr__seconds() - begin;
+        lr__step_end(&p.step, status >= 0);
+    }
+    return status;
+}
+
+/* ---- blocks alone ---- */
+
+typedef struct blocks_pass {
+    const lr__block_lesson *lesson;
+    lr__step step;
+    lr__forward r;
+    lr__backward b;
+    lr__block_tape *tapes; /* of each block */
+} blocks_pass;
+
+static lr_status enter_blocks(blocks_pass *p) {
+    const lr__block_lesson *l = p->lesson;
+    lr_status status = LR_OK;
+    LR_TRY(lr__arena_take(&p->step.session->arena, &p->tapes, (size_t)(l->last - l->first),
+                          sizeof *p->tapes));
+    LR_TRY(lr__forward_blocks(&p->r, l->first, l->first, l->first ? l->x : NULL));
+    for (int32_t i = l->first; i < l->last; i++)
+        LR_TRY(lr__forward_block_kept(&p->r, i, &p->tapes[i - l->first]));
+done:
+    return status;
+}
+
+static lr_status leave_blocks(blocks_pass *p) {
+    const lr__block_lesson *l = p->lesson;
+    size_t bytes = (size_t)p->step.tokens * (size_t)p->r.config->hidden_size * sizeof *p->b.dx;
+    int below = l->dx || (!l->first && lr__gradient_of(l->gradients, p->step.graph->embedding));
+    int32_t lowest = l->dx ? l->first : lr__backward_lowest(p->step.graph, l->gradients, l->first);
+    lr_status status = LR_OK;
+    LR_TRY(lr__backward_new(&p->b, &p->r, l->gradients));
+    memset(p->b.dx, 0, bytes);
+    for (int32_t i = l->last - 1; i >= lowest; i--)
+        LR_TRY(lr__backward_block(&p->b, i, &p->tapes[i - l->first], below || i > lowest));
+    if (!l->first) lr__backward_embed(&p->b);
+    if (l->dx) memcpy(l->dx, p->b.dx, bytes);
+    memcpy(l->x, p->r.a.x, bytes);
+done:
+    return status;
+}
+
+lr_status lr__session_learn_blocks(lr_session *session, const lr_segment *segments, int32_t count,
+                                   const lr__block_lesson *lesson) {
+    lr_status status = LR_OK;
+    blocks_pass p = {.lesson = lesson};
+    double begin = lr__seconds();
+    LR_TRY(check_session(session, "the session"));
+    LR_TRY(lr__step_begin(&p.step, session, segments, count));
+    LR_FAIL_IF(lesson->first < 0 || lesson->first >= lesson->last ||
+                   lesson->last > p.step.graph->block_count,
+               LR_E_INVALID, "blocks %d to %d, the model has %d", lesson->first, lesson->last,
+               p.step.graph->block_count);
+    lr__pool_hold(p.step.evaluation.device->pool);
+    status = lr__forward_begin(&p.r, &p.step);
+    if (status >= 0) status = enter_blocks(&p);
+    if (status >= 0) status = leave_blocks(&p);
+    lr__pool_release(p.step.evaluation.device->pool);
+done:
     if (p.step.session) {
         session->seconds += lr__seconds() - begin;
         lr__step_end(&p.step, status >= 0);

@@ -19,4 +19,14 @@ typedef struct lr__lesson {
 lr_status lr__session_learn(lr_session *session, const lr_segment *segments, int32_t count,
                             const lr__lesson *lesson, lr__loss_sums *sums);
 
+/* Blocks alone. */
+typedef struct lr__block_lesson {
+    const lr__gradients *gradients; /* added to */
+    int32_t first, last;            /* blocks first .. last - 1 */
+    float *x, *dx;                  /* as in lr_session_learn_blocks() */
+} lr__block_lesson;
+
+lr_status lr__session_learn_blocks(lr_session *session, const lr_segment *segments, int32_t count,
+                                   const lr__block_lesson *lesson);
+
 #endif

@@ -62,3 +62,17 @@ lr_status lr_session_learn(lr_session *session, const lr_segment *segments, int3
 done:
     return status;
 }
+
+lr_status lr_session_learn_blocks(lr_session *session, const lr_segment *segments, int32_t count,
+                                  int32_t first, int32_t last, float *x, float *dx,
+                                  lr_optimizer *optimizer) {
+    const lr__block_lesson lesson = {
+        .gradients = optimizer ? lr__optimizer_gradients(optimizer) : NULL,
+        .first = first,
+        .last = last,
+        .x = x,
+        .dx = dx};
+    if (!optimizer || !x)
+        return lr__fail(LR_E_INVALID, "lr_session_learn_blocks: x and optimizer are needed");
+    return lr__session_learn_blocks(session, segments, count, &lesson);
+}
