@@ -20,6 +20,7 @@
 #include <lowrank/optimizer.h>
 #include <lowrank/learn.h>
 #include <lowrank/train.h>
+#include <lowrank/refine.h>
 #include <lowrank/eval.h>
 #include <lowrank/sensitivity.h>
 
