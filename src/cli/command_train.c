@@ -172,10 +172,14 @@ static int32_t note_step(const lr_train_event *e, void *user) {
                            e->hidden, e->norm, e->learning_rate, e->seconds};
     t->code = train_log_add(&t->log, &row);
     if (!t->code) t->code = train_trials_step(&t->trials, &t->log, e->step);
-    if (!t->code && e->step % t->checkpoint_every == 0) t->code = train_log_save(&t->log, t->work);
+    int is_cancelled = t->code || progress_is_cancelled();
+    if (is_cancelled || e->step % t->checkpoint_every == 0 || e->step == t->steps) {
+        int code = train_log_save(&t->log, t->work); /* before the checkpoint of this step */
+        if (!t->code) t->code = code;
+    }
     t->seconds += e->seconds;
     t->seen += e->tokens;
-    return t->code || progress_is_cancelled();
+    return t->code || is_cancelled;
 }
 
 /* Where a run that was interrupted stands, with what it had to say up to there; a trial that it was
@@ -218,10 +222,8 @@ static int learn(teaching *t, const cli_job *job) {
     const token_list *tokens = &t->texts.tokens;
     lr_status status =
         lr_train(t->model, t->optimizer, tokens->ids, tokens->count, &opts, note_step, t);
-    if (status == LR_E_CANCELLED) train_log_save(&t->log, t->work);
     TRY(t->code);
     TRY(report_status(status, WHILE_WORKING));
-    TRY(train_log_save(&t->log, t->work));
 done:
     return code;
 }

@@ -200,7 +200,9 @@ static lr_status run_steps(training *t, lr_train_fn fn, void *user) {
         if (is_cancelled) LR_TRY(save(t));
         LR_FAIL_IF(is_cancelled, LR_E_CANCELLED, "training was cancelled at step %lld",
                    (long long)event.step);
-        LR_TRY(lr__progress(t->model->ctx, "train", event.step, t->opts.steps));
+        lr_status told = lr__progress(t->model->ctx, "train", event.step, t->opts.steps);
+        if (told < 0 && t->is_due) LR_TRY(save(t));
+        LR_TRY(told);
     }
     status = save(t);
 done:

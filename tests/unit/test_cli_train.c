@@ -94,7 +94,7 @@ static void check_same_file(const char *one, const char *other, const char *name
     ck_assert_mem_eq(bytes[0], bytes[1], counts[0]);
 }
 
-#define TRIED(out) TRAIN(out, "60"), "--eval-every", tried, "--keep-best"
+#define TRIED(out) TRAIN(out, "58"), "--eval-every", tried, "--keep-best"
 
 /* Ten runs are killed at moments of their own, most of them somewhere in the steps. The trials of
  * the first turn fall on checkpoints, those of the second between them. */
@@ -117,9 +117,43 @@ START_TEST(killed_runs_end_with_the_same_bytes) {
         RUN_JSON(TRIED(out), "--resume");
     ck_assert_uint_eq(weights(out, resumed, ROOM), bytes);
     ck_assert_mem_eq(whole, resumed, bytes);
-    ck_assert_int_eq(lines_of(out, "losses.csv"), 61); /* no step is missing */
+    ck_assert_int_eq(lines_of(out, "losses.csv"), 59); /* no step is missing */
     check_same_file(out, scratch_path("whole"), "evaluations.csv");
     ck_assert_int_eq(lines_of(out, "evaluations.csv"), _i ? 10 : 7);
+}
+END_TEST
+
+#define JUDGED(out)                                                                              \
+    "train", cli_model(), "--text", text_path(), "--eval", text_path(), "--eval-windows", "200", \
+        "--eval-every", "1", "--keep-best", "--out", out, "--steps", "12", "--window", "16",     \
+        "--batch", "1", "--lr", "0.01", "--dtype", "f32"
+
+/* Most of the time goes into trials, so it is there that a run is asked to stop; the trial it has
+ * not ended is made by the run that goes on. */
+START_TEST(cancelled_trials_are_made_up) {
+    enum { ROOM = 1 << 21 };
+    static char whole[ROOM], resumed[ROOM];
+    char room[600];
+    const char *out = lasting_path(room, "resumed");
+    int stops = 0;
+    RUN_JSON(JUDGED(scratch_path("whole")));
+    size_t bytes = weights(scratch_path("whole"), whole, ROOM);
+    for (useconds_t i = 0; i < 10; i++) {
+        START(JUDGED(out), "--resume", "--quiet");
+        usleep(10000 + 10000 * i);
+        kill(run.pid, SIGTERM);
+        cli_wait(0);
+        if (run.code != 5 && run.signal < 0) break; /* done, or else the checks below fail */
+        stops++;
+    }
+    ck_assert_int_gt(stops, 0);
+    if (access(out, F_OK) || !access(scratch_path(".resumed.lowrank-work/saving"), F_OK))
+        RUN_JSON(JUDGED(out), "--resume");
+    ck_assert_uint_eq(weights(out, resumed, ROOM), bytes);
+    ck_assert_mem_eq(whole, resumed, bytes);
+    ck_assert_int_eq(lines_of(out, "losses.csv"), 13);
+    check_same_file(out, scratch_path("whole"), "evaluations.csv");
+    ck_assert_int_eq(lines_of(out, "evaluations.csv"), 13);
 }
 END_TEST
 
@@ -326,6 +360,7 @@ Suite *cli_train_suite(void) {
     tcase_add_test(tests, training_tells_what_it_did);
     tcase_add_test(tests, parts_learn_from_a_teacher);
     tcase_add_loop_test(tests, killed_runs_end_with_the_same_bytes, 0, 2);
+    tcase_add_test(tests, cancelled_trials_are_made_up);
     tcase_add_test(tests, runs_killed_in_saving_are_completed);
     tcase_add_test(tests, unfinished_runs_are_not_lost);
     tcase_add_test(tests, lines_of_json_are_texts);
