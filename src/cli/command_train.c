@@ -19,9 +19,9 @@ static const char *const rules[] = {"adamw", "sgd", NULL};
 typedef struct teaching {
     const char *out, *teacher_path;
     arg_list patterns;
-    int32_t resume, keeps_all, rule, schedule, steps, batch, window, warm_up, checkpoint_every;
+    int32_t keeps_all, rule, schedule, steps, batch, window, warm_up, checkpoint_every;
     double rate, weight_decay, clip, alpha, temperature, hidden;
-    char *work, *checkpoint, *settings, *saving;
+    cli_work work;
     train_texts texts;
     cli_evals evals;
     train_trials trials;
@@ -35,31 +35,20 @@ typedef struct teaching {
 
 /* ---- an interrupted run ---- */
 
-static int name_files(teaching *t) {
+static int name_files(teaching *t, cli_job *job) {
     int code;
-    TRY(work_name(&t->work, t->out));
-    if (asprintf(&t->checkpoint, "%s/checkpoint.safetensors", t->work) < 0 ||
-        asprintf(&t->settings, "%s/settings.json", t->work) < 0 ||
-        asprintf(&t->saving, "%s/saving", t->work) < 0 ||
-        asprintf(&t->trials.best, "%s/best.safetensors", t->work) < 0)
-        return report_nomem();
+    TRY(work_open(&t->work, job, t->out));
+    if (asprintf(&t->trials.best, "%s/best.safetensors", t->work.folder) < 0) return report_nomem();
 done:
     return code;
 }
 
-static uint64_t hash_tokens(uint64_t hash, const token_list *tokens) {
-    for (size_t i = 0; i < tokens->count; i++)
-        hash = (hash ^ (uint32_t)tokens->ids[i]) * 1099511628211U;
-    return hash;
-}
-
 /* All that decides what a step does, and which one is the best. */
 static json_t *settings_of(const teaching *t, const cli_job *job) {
-    const uint64_t start = 14695981039346656037U;
-    uint64_t hash = hash_tokens(start, &t->texts.tokens), judged = start;
+    uint64_t hash = texts_hash(TEXTS_HASH, &t->texts.tokens), judged = TEXTS_HASH;
     json_t *patterns = json_array();
     for (int32_t i = 0; t->trials.every && i < t->evals.texts.count; i++)
-        judged = hash_tokens(judged, &t->evals.tokens[i]);
+        judged = texts_hash(judged, &t->evals.tokens[i]);
     for (int32_t i = 0; i < t->patterns.count; i++)
         json_array_append_new(patterns, json_string(t->patterns.items[i]));
     return json_pack("{s:s, s:s?, s:o, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, "
@@ -72,73 +61,6 @@ static json_t *settings_of(const teaching *t, const cli_job *job) {
                      t->temperature, "hidden", t->hidden, "eval-every", t->trials.every,
                      "keep-best", t->trials.keeps_best, "eval", (json_int_t)(judged >> 1), "seed",
                      (json_int_t)(job->seed >> 1));
-}
-
-/* A run that was killed while it saved has left what it may replace. */
-static int has_begun_to_save(const teaching *t) {
-    struct stat info;
-    return t->resume && !stat(t->saving, &info);
-}
-
-static int note_saving(const teaching *t) {
-    staged_file file = {0};
-    int code;
-    TRY(staged_begin(&file, t->saving, 1));
-    TRY(staged_commit(&file));
-done:
-    staged_end(&file);
-    return code;
-}
-
-static int compare_settings(const teaching *t, const json_t *now) {
-    json_error_t where;
-    json_t *then = json_load_file(t->settings, 0, &where);
-    const char *key;
-    json_t *value;
-    int code = CODE_DONE;
-    if (!then) return report_fail(CODE_INPUT, "%s: %s", t->settings, where.text);
-    json_object_foreach((json_t *)now, key, value) {
-        if (code || json_equal(value, json_object_get(then, key))) continue;
-        code = report_fail(CODE_USAGE,
-                           "--resume: the run that was interrupted had another --%s; --force "
-                           "begins anew",
-                           key);
-    }
-    json_decref(then);
-    return code;
-}
-
-static int write_settings(const teaching *t, const json_t *now) {
-    staged_file file = {0};
-    int code;
-    TRY(staged_begin(&file, t->settings, 1));
-    if (json_dumpf(now, file.out, JSON_INDENT(1))) TRY(report_nomem());
-    TRY(staged_commit(&file));
-done:
-    staged_end(&file);
-    return code;
-}
-
-static int begin_work(teaching *t, const cli_job *job) {
-    json_t *now = settings_of(t, job);
-    struct stat info;
-    int code = now ? CODE_DONE : report_nomem(), exists = !stat(t->settings, &info);
-    TRY(code);
-    if (exists && t->resume) {
-        TRY(compare_settings(t, now));
-    } else if (exists && !job->force) {
-        TRY(report_fail(CODE_FAILED,
-                        "%s: holds an unfinished run; --resume goes on with it, "
-                        "--force begins anew",
-                        t->work));
-    } else {
-        work_remove(t->work);
-        if (mkdir(t->work, 0777)) TRY(report_fail(CODE_FAILED, "%s: %s", t->work, strerror(errno)));
-        TRY(write_settings(t, now));
-    }
-done:
-    json_decref(now);
-    return code;
 }
 
 /* ---- the run ---- */
@@ -174,7 +96,7 @@ static int32_t note_step(const lr_train_event *e, void *user) {
     if (!t->code) t->code = train_trials_step(&t->trials, &t->log, e->step);
     int is_cancelled = t->code || progress_is_cancelled();
     if (is_cancelled || e->step % t->checkpoint_every == 0 || e->step == t->steps) {
-        int code = train_log_save(&t->log, t->work); /* before the checkpoint of this step */
+        int code = train_log_save(&t->log, t->work.folder); /* before the checkpoint of this step */
         if (!t->code) t->code = code;
     }
     t->seconds += e->seconds;
@@ -187,9 +109,9 @@ static int32_t note_step(const lr_train_event *e, void *user) {
 static int take_up(teaching *t) {
     struct stat info;
     int code = CODE_DONE;
-    if (stat(t->checkpoint, &info)) return CODE_DONE;
-    TRY(report_status(lr_optimizer_restore(t->optimizer, t->checkpoint), WHILE_READING));
-    TRY(train_log_open(&t->log, t->work, lr_optimizer_steps(t->optimizer)));
+    if (stat(t->work.checkpoint, &info)) return CODE_DONE;
+    TRY(report_status(lr_optimizer_restore(t->optimizer, t->work.checkpoint), WHILE_READING));
+    TRY(train_log_open(&t->log, t->work.folder, lr_optimizer_steps(t->optimizer)));
     TRY(train_trials_step(&t->trials, &t->log, lr_optimizer_steps(t->optimizer)));
 done:
     return code;
@@ -208,7 +130,7 @@ static int learn(teaching *t, const cli_job *job) {
     opts.alpha = t->alpha;
     opts.temperature = t->temperature;
     opts.hidden = t->hidden;
-    opts.checkpoint = t->checkpoint;
+    opts.checkpoint = t->work.checkpoint;
     opts.checkpoint_every = t->checkpoint_every;
     t->log.texts = &t->evals.texts;
     t->trials.evals = &t->evals;
@@ -246,12 +168,11 @@ static int save(const teaching *t, const cli_job *job) {
     lr_save_opts_init(&opts, sizeof opts);
     opts.dtype = job_dtype(job);
     opts.force = job->force;
-    TRY(note_saving(t));
+    TRY(work_save(&t->work));
     TRY(report_status(lr_model_save(t->model, t->out, &opts), WHILE_WRITING));
     TRY(train_log_save(&t->log, t->out));
     TRY(train_log_draw(&t->log, t->out));
-    unlink(t->saving); /* first: from here on the output is whole */
-    work_remove(t->work);
+    work_done(&t->work);
 done:
     return code;
 }
@@ -281,7 +202,7 @@ static int run(teaching *t, cli_job *job) {
     TRY(train_texts_load(&t->texts, &t->evals, t->model, t->teacher ? t->teacher : t->model));
     if (t->trials.every && !t->evals.texts.count)
         TRY(report_fail(CODE_USAGE, "--eval-every: expected --text or --eval to judge on"));
-    TRY(begin_work(t, job));
+    TRY(work_begin(&t->work, job, settings_of(t, job)));
     TRY(make_optimizer(t, job));
     TRY(job_stage(job, "train"));
     TRY(learn(t, job));
@@ -356,7 +277,7 @@ int command_train(cli_job *job) {
             "do not compute blocks twice: faster, with more memory"),
         ARG("checkpoint-every", ARG_INT, &t.checkpoint_every, "N",
             "steps between checkpoints [default 50]", .least = 1),
-        ARG("resume", ARG_FLAG, &t.resume, NULL, "go on with a run that was interrupted"),
+        WORK_OPTIONS(&t.work),
         EVALS_OPTIONS(&t.evals),
         ARG("eval-every", ARG_INT, &t.trials.every, "N",
             "also judge the model as it stands every so many steps, beside the teacher if there is "
@@ -370,9 +291,7 @@ int command_train(cli_job *job) {
         TRY(report_fail(CODE_USAGE, "--hidden: expected --teacher"));
     if (t.trials.keeps_best && !t.trials.every)
         TRY(report_fail(CODE_USAGE, "--keep-best: expected --eval-every"));
-    TRY(name_files(&t));
-    if (has_begun_to_save(&t)) job->force = 1;
-    TRY(job_check_output(job, t.out));
+    TRY(name_files(&t, job));
     TRY(job_start(job));
     TRY(run(&t, job));
     TRY(job_report(job));
@@ -386,9 +305,6 @@ done:
     train_texts_end(&t.texts);
     train_trials_end(&t.trials);
     free(t.patterns.items);
-    free(t.work);
-    free(t.checkpoint);
-    free(t.settings);
-    free(t.saving);
+    work_end(&t.work);
     return code;
 }

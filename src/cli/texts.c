@@ -104,6 +104,13 @@ done:
     return code;
 }
 
+/* FNV-1a over ids. */
+uint64_t texts_hash(uint64_t hash, const token_list *tokens) {
+    for (size_t i = 0; i < tokens->count; i++)
+        hash = (hash ^ (uint32_t)tokens->ids[i]) * 1099511628211U;
+    return hash;
+}
+
 int texts_tokenizer(const lr_model *model, const lr_tokenizer **out) {
     return report_status(lr_model_tokenizer(model, out), WHILE_READING);
 }

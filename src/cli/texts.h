@@ -33,6 +33,9 @@ int texts_write(token_list *out, const lr_model *model, uint64_t seed, int32_t w
 /* Decodes without special tokens; `*text` is freed by the caller. */
 int texts_decode(char **text, size_t *bytes, const lr_tokenizer *tokenizer, const int32_t *ids,
                  size_t count);
+/* Tells texts apart; `hash` is TEXTS_HASH or of the texts before. */
+#define TEXTS_HASH 14695981039346656037U
+uint64_t texts_hash(uint64_t hash, const token_list *tokens);
 int texts_tokenizer(const lr_model *model, const lr_tokenizer **out);
 
 /* `window`, or where it is 0 the usual 512, or less where the model's context is shorter. */
