@@ -159,28 +159,12 @@ static int save(const compression *c, const cli_job *job) {
     return report_status(lr_model_save(c->model, c->out, &opts), WHILE_WRITING);
 }
 
-static int put_sizes(json_t *result, const lr_model_info *before, const lr_model *written) {
-    lr_model_info after = {.size = sizeof after};
-    int code;
-    TRY(report_status(lr_model_get_info(written, &after), WHILE_WORKING));
-    TRY(report_pair(result, "parameters", before->parameters, after.parameters));
-    TRY(report_pair(result, "linear_parameters", before->linear_parameters,
-                    after.linear_parameters));
-    TRY(report_pair(result, "bytes", before->bytes, after.bytes));
-    TRY(report_real(result, "kept_linear",
-                    (double)after.linear_parameters / (double)before->linear_parameters));
-    TRY(report_real(result, "kept_model", (double)after.parameters / (double)before->parameters));
-    TRY(report_real(result, "kept_size", (double)after.bytes / (double)before->bytes));
-done:
-    return code;
-}
-
 /* What was written is opened again: the figures are those of the files. */
 static int judge(const compression *c, cli_job *job, const lr_model_info *before) {
     lr_model *written = NULL;
     int code;
     TRY(job_open(job, &written, c->out));
-    TRY(put_sizes(job->result, before, written));
+    TRY(keep_sizes(job->result, before, written));
     if (c->evals.texts.count) TRY(job_stage(job, "evaluate"));
     TRY(evals_run(&c->evals, job, c->source, written));
 done:

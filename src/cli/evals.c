@@ -38,6 +38,16 @@ done:
     return code;
 }
 
+int evals_write(cli_evals *e, const lr_model *model, int32_t window) {
+    if (e->texts.count) return CODE_DONE;
+    e->window = texts_window(model, window);
+    e->tokens = calloc(1, sizeof *e->tokens);
+    e->texts.items = calloc(1, sizeof *e->texts.items);
+    if (!e->tokens || !e->texts.items) return report_nomem();
+    e->texts.items[e->texts.count++] = "self-text";
+    return texts_write(&e->tokens[0], model, TEXTS_SEED_JUDGE, e->windows, e->window);
+}
+
 static int put_pair(json_t *about, const char *key, double before, double after) {
     json_t *pair = json_object();
     int code;
@@ -95,6 +105,32 @@ int evals_run(const cli_evals *e, cli_job *job, const lr_model *before, const lr
         progress_stage("judge the result", 1);
         TRY(evals_judge(e, i, after, before, &result));
         TRY(put(all, e->texts.items[i], &source, &result));
+    }
+done:
+    return code;
+}
+
+static int put_alone(json_t *into, const char *path, const lr_eval_result *found, int is_beside) {
+    json_t *name = report_text(path, strlen(path)), *about = json_object();
+    int code = name && about ? CODE_DONE : report_nomem();
+    TRY(code);
+    TRY(report_real(about, "perplexity", found->perplexity));
+    if (is_beside) TRY(report_real(about, "kl", found->kl));
+    if (is_beside) TRY(report_real(about, "agreement", found->agreement));
+    TRY(report_put(into, json_string_value(name), json_incref(about)));
+done:
+    json_decref(name);
+    json_decref(about);
+    return code;
+}
+
+int evals_put(const cli_evals *e, const lr_model *model, const lr_model *reference, json_t *into) {
+    int code = CODE_DONE;
+    for (int32_t i = 0; i < e->texts.count; i++) {
+        lr_eval_result found = {.size = sizeof found};
+        progress_stage("judge", 1);
+        TRY(evals_judge(e, i, model, reference, &found));
+        TRY(put_alone(into, e->texts.items[i], &found, reference != NULL));
     }
 done:
     return code;

@@ -23,6 +23,9 @@ typedef struct cli_evals {
 
 /* Reads the texts, before any long work. `window` as texts_window() takes it. */
 int evals_load(cli_evals *e, const lr_model *model, int32_t window);
+/* Where no text was given, one that the model writes itself, of another seed than what is learnt
+ * from. */
+int evals_write(cli_evals *e, const lr_model *model, int32_t window);
 /* Judges one model on one text. */
 int evals_judge(const cli_evals *e, int32_t index, const lr_model *model, const lr_model *reference,
                 lr_eval_result *result);
@@ -30,6 +33,8 @@ int evals_judge(const cli_evals *e, int32_t index, const lr_model *model, const 
 json_t *evals_about(const json_t *evaluations, const char *path);
 /* Judges both models and puts "evaluations" into the result, if there are texts. */
 int evals_run(const cli_evals *e, cli_job *job, const lr_model *before, const lr_model *after);
+/* One model on all texts, by itself or beside a reference, as {"FILE": {"perplexity": ...}}. */
+int evals_put(const cli_evals *e, const lr_model *model, const lr_model *reference, json_t *into);
 void evals_end(cli_evals *e);
 
 #endif

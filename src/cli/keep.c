@@ -161,3 +161,19 @@ int keep_report(json_t *result, const lr_plan *plan, const lr_model *model) {
 done:
     return code;
 }
+
+int keep_sizes(json_t *result, const lr_model_info *before, const lr_model *written) {
+    lr_model_info after = {.size = sizeof after};
+    int code;
+    TRY(report_status(lr_model_get_info(written, &after), WHILE_WORKING));
+    TRY(report_pair(result, "parameters", before->parameters, after.parameters));
+    TRY(report_pair(result, "linear_parameters", before->linear_parameters,
+                    after.linear_parameters));
+    TRY(report_pair(result, "bytes", before->bytes, after.bytes));
+    TRY(report_real(result, "kept_linear",
+                    (double)after.linear_parameters / (double)before->linear_parameters));
+    TRY(report_real(result, "kept_model", (double)after.parameters / (double)before->parameters));
+    TRY(report_real(result, "kept_size", (double)after.bytes / (double)before->bytes));
+done:
+    return code;
+}

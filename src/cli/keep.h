@@ -71,5 +71,7 @@ int keep_about(json_t *result, const lr_plan *plan);
 /* `parameters` of the planned modules before and after, what is kept of linears and model, and
  * what the plan says of itself. */
 int keep_report(json_t *result, const lr_plan *plan, const lr_model *model);
+/* Parameters and bytes of a model before and of what was written, and their quotients. */
+int keep_sizes(json_t *result, const lr_model_info *before, const lr_model *written);
 
 #endif

@@ -47,6 +47,13 @@ static const cli_command commands[] = {
      "towards a teacher's predictions and hidden states, and saves the model with its curve of "
      "losses. An interrupted run goes on with --resume, and ends with the same bytes.",
      "lowrank train smaller/ --teacher model/ --text wiki.txt --steps 200 --lr 5e-5 --out taught/"},
+    {"recover", command_recover,
+     "MODEL --out DIR (--keep R | --teacher MODEL) [--text FILE]... [options]",
+     "a smaller model that learns back what it lost",
+     "Factorises a model, teaches each block to give what it gave in the dense model, and then all "
+     "of them together to predict what the dense model predicts; how near it is after each stage "
+     "is in the result. Without --text, the model writes the text itself.",
+     "lowrank recover model/ --keep 0.8 --eval test.txt --out smaller/"},
     {"eval", command_eval, "MODEL --text FILE [--window N] [--reference MODEL] [options]",
      "perplexity, and the distance to another model",
      "Scores a text in consecutive windows and gives its perplexity. With a reference it also "

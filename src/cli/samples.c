@@ -129,13 +129,12 @@ static void name_stage(const cli_samples *s, int32_t which) {
     progress_stage(label, 1);
 }
 
-int samples_collect(cli_samples *s, cli_job *job, const lr_model *model, lr_stats **out) {
+int samples_count(const cli_samples *s, const lr_model *model, lr_stats **out) {
     lr_stats_opts opts;
     int code;
     lr_stats_opts_init(&opts, sizeof opts);
     if (s->match) opts.pattern = s->match;
     opts.exact = s->exact;
-    TRY(samples_load(s, job, model));
     TRY(report_status(lr_stats_new(out, model, &opts), WHILE_WORKING));
     for (int32_t i = 0; i < s->count; i++) {
         const lr_text *text = &s->whole[i];
@@ -146,6 +145,11 @@ int samples_collect(cli_samples *s, cli_job *job, const lr_model *model, lr_stat
     }
 done:
     return code;
+}
+
+int samples_collect(cli_samples *s, cli_job *job, const lr_model *model, lr_stats **out) {
+    int code = samples_load(s, job, model);
+    return code ? code : samples_count(s, model, out);
 }
 
 void samples_end(cli_samples *s) {

@@ -40,7 +40,9 @@ typedef struct cli_samples {
 int samples_check(cli_samples *s);
 /* Loads everything into `whole`; what was read goes into the result. */
 int samples_load(cli_samples *s, cli_job *job, const lr_model *model);
-/* Collects everything into new statistics; what was read goes into the result. */
+/* Counts what was loaded into new statistics. */
+int samples_count(const cli_samples *s, const lr_model *model, lr_stats **out);
+/* Both. */
 int samples_collect(cli_samples *s, cli_job *job, const lr_model *model, lr_stats **out);
 void samples_end(cli_samples *s);
 

@@ -1,0 +1,379 @@
+/* lowrank recover: closed form, block refinement and a polish from end to end in one go, with the
+ * dense model as the teacher of all of it. */
+#include "cli/evals.h"
+#include "cli/job.h"
+#include "cli/keep.h"
+#include "cli/progress.h"
+#include "cli/samples.h"
+#include "cli/staged.h"
+#include "cli/train_log.h"
+#include "cli/work.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { CHECKPOINT_EVERY = 20 };
+
+static const char *const losses[] = {"relative", "squares", "cosine", NULL};
+static const char *const learners[] = {"all", "factors", "norms", NULL};
+
+/* What learns, by names within a block. */
+static const char *const learnt[] = {"*", "*.{left,right,pivot,mix}.weight", "*norm.weight"};
+
+typedef struct recovery {
+    const char *out, *teacher_path;
+    cli_work work;
+    cli_keep keep;
+    cli_samples samples;
+    cli_evals evals;
+    int32_t epochs, steps, batch, window, loss, patience, learner;
+    double refine_rate, rate, look_ahead, dense_inputs, hidden;
+    lr_model *source, *model; /* the dense one; what is made smaller */
+    lr_stats *stats;
+    lr_plan *plan;
+    lr_optimizer *optimizer;
+    token_list tokens; /* of all texts, window after window */
+    json_t *stages, *blocks;
+    train_log log;
+    lr_model_info before; /* sizes of the dense model */
+    double since;
+    int code; /* of what a callback could not do */
+} recovery;
+
+/* ---- what is learnt from ---- */
+
+static int join_texts(recovery *r) {
+    size_t at = 0;
+    for (int32_t i = 0; i < r->samples.count; i++) r->tokens.count += r->samples.whole[i].count;
+    r->tokens.ids = calloc(r->tokens.count, sizeof *r->tokens.ids);
+    if (!r->tokens.ids) return report_nomem();
+    for (int32_t i = 0; i < r->samples.count; i++) {
+        const lr_text *text = &r->samples.whole[i];
+        memcpy(r->tokens.ids + at, text->ids, text->count * sizeof *text->ids);
+        at += text->count;
+    }
+    return CODE_DONE;
+}
+
+/* ---- an interrupted run ---- */
+
+/* All that decides what the run does; of the ranks, what the plan says of itself. */
+static json_t *settings_of(const recovery *r, const cli_job *job) {
+    uint64_t hash = texts_hash(TEXTS_HASH, &r->tokens);
+    return json_pack(
+        "{s:s, s:s?, s:s, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I}",
+        "model", job->model_path, "teacher", r->teacher_path, "keep",
+        r->plan ? lr_plan_about(r->plan) : "", "tokens", (json_int_t)r->tokens.count, "text",
+        (json_int_t)(hash >> 1), "epochs", r->epochs, "steps", r->steps, "batch", r->batch,
+        "step-window", r->window, "loss", r->loss, "patience", r->patience, "train", r->learner,
+        "refine-lr", r->refine_rate, "lr", r->rate, "look-ahead", r->look_ahead, "dense-inputs",
+        r->dense_inputs, "seed", (json_int_t)(job->seed >> 1));
+}
+
+/* ---- stages ---- */
+
+/* Seconds since the last stage was judged, and how near the model is now. */
+static int judge(recovery *r, const char *stage, const lr_model *model) {
+    json_t *about = json_object(), *found = json_object();
+    double now = progress_seconds();
+    int code = about && found ? CODE_DONE : report_nomem();
+    TRY(code);
+    TRY(report_put(about, "stage", json_string(stage)));
+    TRY(report_real(about, "seconds", now - r->since));
+    TRY(evals_put(&r->evals, model, model == r->source ? NULL : r->source, found));
+    TRY(report_put(about, "evaluations", json_incref(found)));
+    if (json_array_append(r->stages, about)) TRY(report_nomem());
+    r->since = progress_seconds();
+done:
+    json_decref(found);
+    json_decref(about);
+    return code;
+}
+
+static int32_t note_module(const lr_compress_event *event, void *user) {
+    (void)event;
+    (void)user;
+    return progress_is_cancelled();
+}
+
+static int close_form(recovery *r, cli_job *job) {
+    lr_compress_opts opts;
+    int code;
+    lr_compress_opts_init(&opts, sizeof opts);
+    TRY(job_stage(job, "collect"));
+    TRY(samples_count(&r->samples, r->model, &r->stats));
+    if (r->keep.allocation != KEEP_UNIFORM) {
+        lr_plan_free(r->plan);
+        r->plan = NULL;
+        TRY(keep_plan(&r->keep, job, r->model, r->stats, &r->plan));
+    }
+    TRY(job_stage(job, "factorise"));
+    TRY(report_status(lr_compress(r->model, r->plan, r->stats, &opts, note_module, r),
+                      WHILE_WORKING));
+    TRY(judge(r, "closed form", r->model));
+done:
+    return code;
+}
+
+static int32_t note_block(const lr_refine_event *event, void *user) {
+    recovery *r = user;
+    json_t *block = json_pack("{s:i,s:i,s:I,s:f,s:f,s:f}", "layer", event->layer, "epochs",
+                              event->epochs, "steps", (json_int_t)event->steps, "before",
+                              event->before, "after", event->after, "seconds", event->seconds);
+    if (json_array_append_new(r->blocks, block)) r->code = report_nomem();
+    return r->code || progress_is_cancelled();
+}
+
+static int refine(recovery *r, cli_job *job) {
+    lr_refine_opts opts;
+    int code;
+    if (!r->epochs) return CODE_DONE;
+    TRY(job_stage(job, "refine"));
+    progress_stage("refine", 1);
+    lr_refine_opts_init(&opts, sizeof opts);
+    opts.pattern = learnt[r->learner];
+    opts.epochs = r->epochs;
+    opts.batch = r->batch;
+    opts.window = r->window;
+    opts.loss = r->loss;
+    opts.learning_rate = r->refine_rate;
+    opts.look_ahead = r->look_ahead;
+    opts.dense_inputs = r->dense_inputs;
+    opts.patience = r->patience;
+    opts.seed = job->seed;
+    opts.work = r->work.folder;
+    lr_status status =
+        lr_refine(r->model, r->source, r->tokens.ids, r->tokens.count, &opts, note_block, r);
+    TRY(r->code);
+    TRY(report_status(status, WHILE_WORKING));
+    if (r->steps) TRY(judge(r, "refined", r->model));
+done:
+    return code;
+}
+
+static int32_t note_step(const lr_train_event *event, void *user) {
+    recovery *r = user;
+    const train_row row = {event->step,   event->loss, event->next_token,    event->divergence,
+                           event->hidden, event->norm, event->learning_rate, event->seconds};
+    r->code = train_log_add(&r->log, &row);
+    if (!r->code && event->step % CHECKPOINT_EVERY == 0)
+        r->code = train_log_save(&r->log, r->work.folder);
+    return r->code || progress_is_cancelled();
+}
+
+static int make_optimizer(recovery *r, const cli_job *job) {
+    lr_optimizer_opts opts;
+    char pattern[64];
+    int code;
+    lr_optimizer_opts_init(&opts, sizeof opts);
+    opts.schedule = LR_COSINE;
+    opts.learning_rate = r->rate;
+    opts.steps = r->steps;
+    opts.warm_up = r->steps / 20 + 1;
+    opts.final_share = 0.1;
+    opts.clip = 1;
+    snprintf(pattern, sizeof pattern, "model.layers.%s", learnt[r->learner]);
+    TRY(report_status(lr_optimizer_new(&r->optimizer, job->ctx, &opts), WHILE_WORKING));
+    TRY(report_status(lr_optimizer_add_model(r->optimizer, r->model, pattern, NULL, NULL),
+                      WHILE_WORKING));
+    TRY(report_count(job->result, "trained", lr_optimizer_numbers(r->optimizer)));
+done:
+    return code;
+}
+
+static int take_up(recovery *r) {
+    struct stat info;
+    int code = CODE_DONE;
+    if (stat(r->work.checkpoint, &info)) return CODE_DONE;
+    TRY(report_status(lr_optimizer_restore(r->optimizer, r->work.checkpoint), WHILE_READING));
+    TRY(train_log_open(&r->log, r->work.folder, lr_optimizer_steps(r->optimizer)));
+done:
+    return code;
+}
+
+static int put_losses(const recovery *r, json_t *result) {
+    json_t *values = json_array();
+    int code;
+    TRY(report_put(result, "losses", values));
+    for (size_t i = 0; i < r->log.count; i++)
+        if (json_array_append_new(values, json_real(r->log.rows[i].loss))) TRY(report_nomem());
+done:
+    return code;
+}
+
+static int polish(recovery *r, cli_job *job) {
+    lr_train_opts opts;
+    int code;
+    if (!r->steps) return CODE_DONE;
+    TRY(job_stage(job, "polish"));
+    progress_stage("polish", 1);
+    TRY(make_optimizer(r, job));
+    lr_train_opts_init(&opts, sizeof opts);
+    opts.steps = r->steps;
+    opts.batch = r->batch;
+    opts.window = r->window;
+    opts.keeps_all = 1;
+    opts.seed = job->seed;
+    opts.teacher = r->source;
+    opts.checkpoint = r->work.checkpoint;
+    opts.checkpoint_every = CHECKPOINT_EVERY;
+    TRY(take_up(r));
+    lr_status status =
+        lr_train(r->model, r->optimizer, r->tokens.ids, r->tokens.count, &opts, note_step, r);
+    if (status == LR_E_CANCELLED) train_log_save(&r->log, r->work.folder);
+    TRY(r->code);
+    TRY(report_status(status, WHILE_WORKING));
+    lr_optimizer_free(r->optimizer);
+    r->optimizer = NULL;
+done:
+    return code;
+}
+
+static int save(recovery *r, cli_job *job) {
+    lr_save_opts opts;
+    lr_model *written = NULL;
+    int code;
+    TRY(job_stage(job, "save"));
+    lr_save_opts_init(&opts, sizeof opts);
+    opts.dtype = job_dtype(job);
+    opts.force = job->force;
+    TRY(work_save(&r->work));
+    TRY(report_status(lr_model_save(r->model, r->out, &opts), WHILE_WRITING));
+    if (r->steps) TRY(train_log_save(&r->log, r->out));
+    if (r->steps) TRY(train_log_draw(&r->log, r->out));
+    work_done(&r->work);
+    lr_model_free(r->model);
+    r->model = NULL;
+    TRY(job_stage(job, "evaluate"));
+    TRY(job_open(job, &written, r->out));
+    TRY(judge(r, r->steps ? "polished" : "refined", written));
+    TRY(keep_sizes(job->result, &r->before, written));
+done:
+    lr_model_free(written);
+    return code;
+}
+
+static int open_models(recovery *r, cli_job *job) {
+    int code;
+    TRY(job_stage(job, "open"));
+    TRY(job_open(job, &r->model, job->model_path));
+    if (r->teacher_path)
+        TRY(job_open(job, &r->source, r->teacher_path));
+    else
+        TRY(report_status(lr_model_clone(&r->source, r->model), WHILE_WORKING));
+    r->before.size = sizeof r->before;
+    TRY(report_status(lr_model_get_info(r->source, &r->before), WHILE_WORKING));
+    TRY(evals_load(&r->evals, r->source, r->samples.window));
+    if (!r->teacher_path) TRY(keep_uniform(&r->keep, job, r->model, &r->plan));
+done:
+    return code;
+}
+
+static int run(recovery *r, cli_job *job) {
+    int code;
+    TRY(open_models(r, job));
+    TRY(job_stage(job, "read"));
+    TRY(samples_load(&r->samples, job, r->source));
+    TRY(join_texts(r));
+    TRY(evals_write(&r->evals, r->source, r->samples.window));
+    TRY(work_begin(&r->work, job, settings_of(r, job)));
+    r->since = progress_seconds();
+    TRY(judge(r, "source", r->source));
+    if (r->teacher_path)
+        TRY(judge(r, "factorised", r->model));
+    else
+        TRY(close_form(r, job));
+    TRY(refine(r, job));
+    TRY(polish(r, job));
+    TRY(save(r, job));
+    TRY(report_put(job->result, "stages", json_incref(r->stages)));
+    TRY(put_losses(r, job->result));
+    TRY(report_put(job->result, "blocks", json_incref(r->blocks)));
+    TRY(report_put(job->result, "out", report_text(r->out, strlen(r->out))));
+    TRY(job_end_stages(job));
+done:
+    return code;
+}
+
+static int check(recovery *r) {
+    int code;
+    int is_sized = r->keep.linear > 0 || r->keep.model > 0 || r->keep.bytes || r->keep.ranks;
+    if (r->teacher_path && is_sized)
+        return report_fail(CODE_USAGE, "--teacher: the model is factorised already, expected no "
+                                       "--keep beside it");
+    if (!r->epochs && !r->steps)
+        return report_fail(CODE_USAGE, "--epochs 0 and --steps 0: nothing to do; the command "
+                                       "compress makes the closed form alone");
+    if (!r->teacher_path) TRY(keep_check(&r->keep, NULL));
+    r->samples.match = r->keep.match;
+    TRY(samples_check(&r->samples));
+done:
+    return code;
+}
+
+int command_recover(cli_job *job) {
+    recovery r = {.keep = KEEP_DEFAULT,
+                  .samples = SAMPLES_DEFAULT,
+                  .evals = EVALS_DEFAULT,
+                  .epochs = 4,
+                  .steps = 100,
+                  .batch = 4,
+                  .window = 256,
+                  .refine_rate = 2e-4,
+                  .rate = 2e-4};
+    int code;
+    const arg options[] = {
+        ARG("out", ARG_TEXT, &r.out, "DIR", "folder to write", .required = 1),
+        ARG("teacher", ARG_TEXT, &r.teacher_path, "MODEL",
+            "dense model; MODEL is then factorised already"),
+        KEEP_OPTIONS(&r.keep),
+        SAMPLES_OPTIONS(&r.samples),
+        ARG("epochs", ARG_INT, &r.epochs, "N", "of block refinement, 0 leaves it out [default 4]"),
+        ARG("steps", ARG_INT, &r.steps, "N", "from end to end, 0 leaves them out [default 100]"),
+        ARG("batch", ARG_INT, &r.batch, "B", "windows of each step [default 4]", .least = 1),
+        ARG("step-window", ARG_INT, &r.window, "W", "tokens of such a window [default 256]",
+            .least = 2),
+        ARG("refine-lr", ARG_REAL, &r.refine_rate, "X",
+            "learning rate of block refinement [default 2e-4]", .above = 1),
+        ARG("lr", ARG_REAL, &r.rate, "X", "learning rate from end to end [default 2e-4]",
+            .above = 1),
+        ARG("loss", ARG_CHOICE, &r.loss, "NAME",
+            "of block refinement: relative, squares or cosine [default relative]",
+            .choices = losses),
+        ARG("train", ARG_CHOICE, &r.learner, "WHAT", "all, factors or norms [default all]",
+            .choices = learners),
+        ARG("dense-inputs", ARG_REAL, &r.dense_inputs, "S",
+            "share of block refinement on the inputs of the dense model [default 0]", .most = 1),
+        ARG("look-ahead", ARG_REAL, &r.look_ahead, "W",
+            "weight of the loss behind the next block [default 0]"),
+        ARG("patience", ARG_INT, &r.patience, "N",
+            "epochs without gain behind which a block is finished [default 0: none]"),
+        WORK_OPTIONS(&r.work),
+        EVALS_OPTIONS(&r.evals),
+    };
+    TRY(JOB_BEGIN(job, options));
+    TRY(check(&r));
+    TRY(work_open(&r.work, job, r.out));
+    r.stages = json_array();
+    r.blocks = json_array();
+    if (!r.stages || !r.blocks) TRY(report_nomem());
+    TRY(job_start(job));
+    TRY(run(&r, job));
+    TRY(job_report(job));
+done:
+    json_decref(r.stages);
+    json_decref(r.blocks);
+    evals_end(&r.evals);
+    train_log_end(&r.log);
+    lr_optimizer_free(r.optimizer);
+    lr_plan_free(r.plan);
+    lr_stats_free(r.stats);
+    lr_model_free(r.source);
+    lr_model_free(r.model);
+    samples_end(&r.samples);
+    free(r.tokens.ids);
+    work_end(&r.work);
+    return code;
+}

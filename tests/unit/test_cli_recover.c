@@ -1,0 +1,136 @@
+/* lowrank recover as a script sees it: its stages, its files, and runs that are killed. */
+#include "cli_fixture.h"
+
+static const char *text_path(void) {
+    static const char *path;
+    char words[3000];
+    size_t used = 0;
+    if (path && !access(path, R_OK)) return path;
+    for (uint32_t seed = 7; used + 1 < sizeof words; used++) {
+        seed = seed * 1664525 + 1013904223;
+        words[used] = (char)(seed >> 27 < 26 ? 'a' + (seed >> 27) : ' ');
+    }
+    return path = scratch_write("text", words, used);
+}
+
+#define RECOVER(out, epochs, steps)                                                              \
+    "recover", cli_model(), "--out", out, "--text", text_path(), "--eval", text_path(),          \
+        "--eval-windows", "4", "--window", "16", "--step-window", "16", "--batch", "8",          \
+        "--samples", "256", "--self-text", "0", "--epochs", epochs, "--steps", steps, "--dtype", \
+        "f32", "--lr", "0.0002", "--refine-lr", "0.001"
+
+static const json_t *stage(size_t index, const char *name) {
+    const json_t *about = json_array_get(cli_member("stages"), index);
+    ck_assert_str_eq(json_string_value(json_object_get(about, "stage")), name);
+    ck_assert_double_ge(json_number_value(json_object_get(about, "seconds")), 0);
+    return json_object_get(json_object_get(about, "evaluations"), text_path());
+}
+
+static double kl(size_t index, const char *name) {
+    const json_t *kl = json_object_get(stage(index, name), "kl");
+    ck_assert(json_is_number(kl));
+    return json_number_value(kl);
+}
+
+/* Each stage brings the model nearer on the text it learns from. */
+START_TEST(stages_come_nearer) {
+    char file[700];
+    const char *out = scratch_path("small");
+    RUN_JSON(RECOVER(out, "4", "30"), "--keep", "0.6");
+    ck_assert_uint_eq(json_array_size(cli_member("stages")), 4);
+    const json_t *source = stage(0, "source");
+    ck_assert_double_gt(json_number_value(json_object_get(source, "perplexity")), 1);
+    ck_assert_ptr_null(json_object_get(source, "kl"));
+    ck_assert_double_lt(kl(2, "refined"), 0.9 * kl(1, "closed form"));
+    ck_assert_double_lt(kl(3, "polished"), kl(2, "refined"));
+    ck_assert_uint_gt(json_array_size(cli_member("blocks")), 0);
+    ck_assert_uint_eq(json_array_size(cli_member("losses")), 30);
+    ck_assert_double_le(cli_number("kept_linear"), 0.6);
+    ck_assert_double_gt(cli_number("peak_bytes"), 1e6);
+    snprintf(file, sizeof file, "%s/losses.csv", out);
+    ck_assert(cli_exists(file));
+    ck_assert(!cli_exists(scratch_path(".small.lowrank-work")));
+    RUN_FAILS(1, "exists; --force", RECOVER(out, "4", "30"), "--keep", "0.6");
+}
+END_TEST
+
+/* A model that is factorised already comes with the dense one. */
+START_TEST(factorised_models_come_with_their_teacher) {
+    char room[700];
+    const char *small = scratch_path("small");
+    snprintf(room, sizeof room, "%s", small);
+    RUN_JSON("compress", cli_model(), "--out", room, "--text", text_path(), "--window", "16",
+             "--self-text", "0", "--keep", "0.6");
+    RUN_JSON("recover", room, "--teacher", cli_model(), "--out", scratch_path("back"), "--text",
+             text_path(), "--eval", text_path(), "--eval-windows", "4", "--window", "16",
+             "--self-text", "0", "--samples", "256", "--epochs", "0", "--steps", "40",
+             "--step-window", "16", "--lr", "0.0005");
+    ck_assert_uint_eq(json_array_size(cli_member("stages")), 3);
+    ck_assert_double_lt(kl(2, "polished"), 0.9 * kl(1, "factorised"));
+    ck_assert_uint_eq(json_array_size(cli_member("blocks")), 0);
+}
+END_TEST
+
+/* Without a text the model writes what is learnt from, and other text to be judged on. */
+START_TEST(models_write_the_text_themselves) {
+    RUN_JSON("recover", cli_model(), "--out", scratch_path("small"), "--keep", "0.7", "--window",
+             "16", "--samples", "8", "--epochs", "1", "--steps", "2", "--step-window", "16");
+    const json_t *about = json_array_get(cli_member("stages"), 1);
+    const json_t *judged = json_object_get(json_object_get(about, "evaluations"), "self-text");
+    ck_assert(json_is_number(json_object_get(judged, "kl")));
+    ck_assert_double_eq(cli_number("tokens"), 8 * 16);
+}
+END_TEST
+
+static size_t weights(const char *folder, char *bytes, size_t room) {
+    char file[700];
+    snprintf(file, sizeof file, "%s/model.safetensors", folder);
+    return scratch_read(file, bytes, room);
+}
+
+/* Ten runs are killed at moments of their own, in blocks and in steps. */
+START_TEST(killed_runs_end_with_the_same_bytes) {
+    enum { ROOM = 1 << 21 };
+    static char whole[ROOM], resumed[ROOM];
+    char paths[2][700];
+    snprintf(paths[0], sizeof paths[0], "%s", scratch_path("whole"));
+    snprintf(paths[1], sizeof paths[1], "%s", scratch_path("resumed"));
+    RUN_JSON(RECOVER(paths[0], "6", "60"), "--keep", "0.6");
+    size_t bytes = weights(paths[0], whole, ROOM);
+    ck_assert_uint_gt(bytes, 1000);
+    for (useconds_t i = 0; i < 10; i++) {
+        START(RECOVER(paths[1], "6", "60"), "--keep", "0.6", "--resume", "--quiet");
+        usleep(20000 + 40000 * i);
+        kill(run.pid, SIGKILL);
+        cli_wait(0);
+        if (run.signal != SIGKILL) break; /* it was done already */
+    }
+    if (access(paths[1], F_OK)) RUN_JSON(RECOVER(paths[1], "6", "60"), "--keep", "0.6", "--resume");
+    ck_assert_uint_eq(weights(paths[1], resumed, ROOM), bytes);
+    ck_assert_mem_eq(whole, resumed, bytes);
+}
+END_TEST
+
+START_TEST(what_makes_no_sense_is_refused) {
+    const char *out = scratch_path("small");
+    RUN_FAILS(2, "expected exactly one", RECOVER(out, "1", "1"));
+    RUN_FAILS(2, "factorised already", RECOVER(out, "1", "1"), "--keep", "0.6", "--teacher",
+              cli_model());
+    RUN_FAILS(2, "nothing to do", RECOVER(out, "0", "0"), "--teacher", cli_model());
+    ck_assert(!cli_exists(out));
+}
+END_TEST
+
+Suite *cli_recover_suite(void) {
+    Suite *suite = suite_create("cli_recover");
+    TCase *tests = tcase_create("cli_recover");
+    tcase_add_checked_fixture(tests, cli_setup, cli_teardown);
+    tcase_set_timeout(tests, 60);
+    tcase_add_test(tests, stages_come_nearer);
+    tcase_add_test(tests, factorised_models_come_with_their_teacher);
+    tcase_add_test(tests, models_write_the_text_themselves);
+    tcase_add_test(tests, killed_runs_end_with_the_same_bytes);
+    tcase_add_test(tests, what_makes_no_sense_is_refused);
+    suite_add_tcase(suite, tests);
+    return suite;
+}
