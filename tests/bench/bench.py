@@ -61,22 +61,43 @@ def compress(args):
             "over_torch": sum(theirs.values()) / sum(ours.values())}  # fmt: skip
 
 
-def train(args):
-    """All parameters by AdamW, 2 x 256 tokens a step, beside PyTorch, with and without keeping
-    activations."""
-    sizes = ["--steps", 4, "--batch", 2, "--window", 256, "--threads", args.threads]
+FACTORS = ["--train", "*.left.weight", "--train", "*.right.weight"]
+TRAININGS = {  # name: whether factors alone, our options, the peer's
+    "all, kept": (False, ["--keep-activations"], []),
+    "all, again": (False, [], ["--checkpoint"]),
+    "factors, kept": (True, ["--keep-activations", *FACTORS], ["--factors"]),
+    "factors, again": (True, FACTORS, ["--factors", "--checkpoint"]),
+}
+
+
+def train(args, sgemm):
+    """AdamW, 2 x 256 tokens a step, beside PyTorch: all parameters of the model, and the factors
+    alone of one at keep 0.8, with activations kept and computed again."""
     found = {}
-    for name, ours, theirs in (("kept", ["--keep-activations"], []), ("again", [], ["--checkpoint"])):
-        with tempfile.TemporaryDirectory() as folder:
-            out = json.loads(run(args.command, "train", args.model, "--out", Path(folder) / "out",
-                                 "--text", args.text, *sizes, "--lr", 1e-5, "--eval-windows", 1,
-                                 *ours, "--json", "--quiet").splitlines()[-1])  # fmt: skip
-        peer = json.loads(run(args.peers, HERE / "train_peer.py", args.model, args.text, *sizes, *theirs))
-        ours = {key: out[key] for key in ("tokens_per_second", "peak_bytes")}
-        peer.pop("losses")
-        found[name] = {"ours": ours, "torch": peer,
-                       "over_torch": ours["tokens_per_second"] / peer["tokens_per_second"]}  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        small = Path(scratch) / "small"
+        run(args.command, "compress", args.model, "--out", small, "--method", "svd", "--keep", 0.8,
+            "--storage", "two-factor", "--self-text", 0, "--dtype", "f32", "--quiet")  # fmt: skip
+        for name, (is_small, ours, theirs) in TRAININGS.items():
+            found[name] = train_model(args, small if is_small else args.model, ours, theirs)
+            info = describe(args, small if is_small else args.model)
+            flops = training_flops_per_token(info, 256, is_small)
+            rate = found[name]["ours"]["tokens_per_second"]
+            found[name]["share_of_sgemm"] = flops * rate / max(sgemm)
     return found
+
+
+def train_model(args, model, ours, theirs):
+    sizes = ["--steps", 4, "--batch", 2, "--window", 256, "--threads", args.threads]
+    with tempfile.TemporaryDirectory() as folder:
+        out = json.loads(run(args.command, "train", model, "--out", Path(folder) / "out", "--text",
+                             args.text, *sizes, "--lr", 1e-5, "--eval-windows", 1, *ours, "--json",
+                             "--quiet").splitlines()[-1])  # fmt: skip
+    peer = json.loads(run(args.peers, HERE / "train_peer.py", model, args.text, *sizes, *theirs))
+    found = {key: out[key] for key in ("tokens_per_second", "peak_bytes")}
+    peer.pop("losses")
+    return {"ours": found, "torch": peer,
+            "over_torch": found["tokens_per_second"] / peer["tokens_per_second"]}  # fmt: skip
 
 
 def decode(args):
@@ -121,6 +142,16 @@ def flops_per_token(info, window):
     pairs = (window + 1) / 2  # keys a token sees, on average
     attention = 2 * info["layers"] * info["attention_heads"] * info["head_size"] * pairs
     return 2 * (info["linear_parameters"] + head * (window - 1) / window + attention)
+
+
+def training_flops_per_token(info, window, head_is_frozen):
+    """A forward and a backward of twice its work; a frozen head has no derivative by its weight."""
+    head = 2 * info["vocabulary_size"] * info["hidden_size"] * (window - 1) / window
+    return 3 * flops_per_token(info, window) - (head if head_is_frozen else 0)
+
+
+def describe(args, model):
+    return json.loads(run(args.command, "info", model, "--json").splitlines()[-1])
 
 
 def commit():
@@ -168,7 +199,7 @@ def measure(args):
 
 def main():
     args = parse_arguments()
-    info = json.loads(run(args.command, "info", args.model, "--json").splitlines()[-1])
+    info = describe(args, args.model)
     ours, peers, sgemm, sampling = measure(args)
     rates = [result["tokens_per_second"] for result in ours]
     sampled = [result["tokens_per_second"] for result in sampling]
@@ -214,11 +245,9 @@ def main():
         record["compress"] = work = compress(args)
         print(f"compress              {sum(work['ours'].values()):8.1f} s, "
               f"{work['over_torch']:.2f}x as fast as plain PyTorch")
-        record["train"] = train(args)
+        record["train"] = train(args, sgemm)
         for name, work in record["train"].items():
-            flops = 3 * flops_per_token(info, 256) * work["ours"]["tokens_per_second"]
-            work["share_of_sgemm"] = flops / max(sgemm)
-            print(f"train, activations {name:5} {work['ours']['tokens_per_second']:6.1f} tokens/s, "
+            print(f"train {name:15} {work['ours']['tokens_per_second']:8.1f} tokens/s, "
                   f"{work['share_of_sgemm']:.0%} of SGEMM, {work['ours']['peak_bytes'] / 1e9:.2f} GB; PyTorch "
                   f"{work['torch']['tokens_per_second']:.1f}, {work['torch']['peak_bytes'] / 1e9:.2f} GB")
         if abs(peers[0]["perplexity"] / ours[0]["perplexity"] - 1) > 1e-4:
