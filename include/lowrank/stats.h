@@ -22,7 +22,10 @@ typedef struct lr_stats_opts {
                            QR of the inputs themselves (TSQR; COALA, arXiv 2507.07580). Twice the
                            arithmetic; nothing is lost by squaring. Needed by the method "qr",
                            fit for every other; default 0 */
-    int32_t reserved; /**< 0 */
+    int32_t gradients; /**< 1: lr_stats_collect() also runs backward passes of the next-token loss
+                            and keeps, for each module, what the methods "fwsvd", "iwsvd" and "kfac"
+                            and the allocation "first-order" need, see lr_stats_gradients: three to
+                            four times the work and 4 out^2 bytes more for each module; default 0 */
 } lr_stats_opts;
 
 /** Writes the defaults; @p size is `sizeof *opts`. */
@@ -42,7 +45,7 @@ LR_API void lr_stats_free(lr_stats *stats);
 
 /**
  * Adds its own observers to a registry: from then on every forward of a session with these hooks
- * is counted, each token with @p weight. The registry must not be used after the statistics are
+ * is counted, each token with @p weight; inputs only, never gradients. The registry must not be used after the statistics are
  * freed.
  */
 LR_API lr_status lr_stats_attach(lr_stats *stats, lr_hooks *hooks, double weight);
@@ -54,14 +57,15 @@ LR_API lr_status lr_stats_attach(lr_stats *stats, lr_hooks *hooks, double weight
  * @param stats  the statistics
  * @param ids    @p count token ids
  * @param count  number of ids
- * @param window tokens of each window; a shorter rest is left out
+ * @param window tokens of each window, with gradients 2 or more; a shorter rest is left out
  * @param weight of this text, positive
  * @return LR_E_INVALID when the text is shorter than one window
  */
 LR_API lr_status lr_stats_collect(lr_stats *stats, const int32_t *ids, size_t count, int32_t window,
                                   double weight);
 
-/** Adds the statistics of the same modules, normalised, with @p weight; both are exact or none. */
+/** Adds the statistics of the same modules, normalised, with @p weight; both are exact or none, and
+ *  both have gradients or none. */
 LR_API lr_status lr_stats_add(lr_stats *stats, const lr_stats *other, double weight);
 
 /**
@@ -92,6 +96,31 @@ LR_API int64_t lr_stats_tokens(const lr_stats *stats);
  */
 LR_API lr_status lr_stats_read(const lr_stats *stats, const char *module, double *gram,
                                double *mean);
+
+/**
+ * Statistics of the derivatives of one module, W [out, in], with L the mean next-token loss of a
+ * window, in nats, and means over windows by their weights. What is not wanted is NULL.
+ *
+ * Of the outputs y = W x, g is the derivative by y of the summed loss of the window, taken for the
+ * middle three quarters of its tokens, with |g| clipped to between 0.1 and 10 times its mean over
+ * them (LEMS, ICML 2026).
+ */
+typedef struct lr_stats_gradients {
+    size_t size;            /**< of the caller's struct, set by it */
+    double *fisher_in;      /**< room for in numbers: mean over windows of sum over i of
+                                 (dL/dW_ij)^2, the Fisher information of the input channels (FWSVD,
+                                 arXiv 2207.00112) */
+    double *fisher_out;     /**< room for out numbers: the same summed over j */
+    double *importance_in;  /**< room for in numbers: mean over windows of sum over i of
+                                 (W_ij dL/dW_ij)^2 (IWSVD in Adaptive Rank Selections, NAACL 2024) */
+    double *importance_out; /**< room for out numbers: the same summed over j */
+    double *gram;           /**< room for out * out numbers: E[g g'] (KFAC, arXiv 1503.05671) */
+    int64_t windows;        /**< written: windows counted */
+} lr_stats_gradients;
+
+/** Reads the statistics of one module's derivatives into the arrays that @p out names. */
+LR_API lr_status lr_stats_read_gradients(const lr_stats *stats, const char *module,
+                                         lr_stats_gradients *out);
 
 LR_END
 

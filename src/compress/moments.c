@@ -5,8 +5,8 @@
  */
 #include "backend/blas.h"
 #include "backend/lapack.h"
+#include "compress/moments.h"
 #include "compress/root.h"
-#include "compress/stats.h"
 
 #include <cblas.h>
 #include <math.h>
@@ -23,6 +23,32 @@ typedef struct job {
     int64_t tokens, tile;
     double weight;
 } job;
+
+lr_status lr__moments_new(lr__moments *m, int64_t size, int32_t is_exact) {
+    lr_status status = LR_OK;
+    size_t n = (size_t)size, numbers = is_exact ? n * n : n * (n + 1) / 2;
+    double **second = is_exact ? &m->root : &m->gram;
+    memset(m, 0, sizeof *m);
+    m->size = size;
+    LR_TRY(lr__new_aligned(second, numbers, sizeof(double)));
+    memset(*second, 0, numbers * sizeof(double));
+    LR_TRY(lr__new(&m->sum, n, sizeof(double)));
+    LR_TRY(lr__new(&m->absolute, n, sizeof(double)));
+    LR_TRY(lr__new(&m->most, n, sizeof(double)));
+    return LR_OK;
+done:
+    lr__moments_clear(m);
+    return status;
+}
+
+void lr__moments_clear(lr__moments *m) {
+    lr__aligned_free(m->gram);
+    lr__aligned_free(m->root);
+    lr__free(m->sum);
+    lr__free(m->absolute);
+    lr__free(m->most);
+    memset(m, 0, sizeof *m);
+}
 
 static void widen_item(void *work, int64_t t, int32_t thread) {
     (void)thread;

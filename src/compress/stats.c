@@ -18,6 +18,7 @@ static lr_status list_modules(lr_stats *stats) {
     int32_t count = lr__graph_linear_count(graph);
     LR_TRY(lr__new(&stats->modules, (size_t)count, sizeof *stats->modules));
     LR_TRY(lr__new(&stats->sizes, (size_t)count, sizeof *stats->sizes));
+    LR_TRY(lr__new(&stats->outs, (size_t)count, sizeof *stats->outs));
     LR_TRY(lr__new(&stats->moments_of, (size_t)count, sizeof *stats->moments_of));
     LR_TRY(lr__new(&stats->moments, (size_t)count, sizeof *stats->moments));
     for (int32_t i = 0; i < count; i++) {
@@ -25,9 +26,29 @@ static lr_status list_modules(lr_stats *stats) {
         if (!lr__glob_match(stats->pattern, linear->name)) continue;
         LR_TRY(lr__dup(&stats->modules[stats->module_count], linear->name));
         stats->sizes[stats->module_count] = linear->in;
+        stats->outs[stats->module_count] = linear->out;
         stats->moments_of[stats->module_count++] = -1;
     }
     LR_FAIL_IF(!stats->module_count, LR_E_NOTFOUND, "%s: no linear module matches", stats->pattern);
+done:
+    lr__graph_drop(graph);
+    return status;
+}
+
+/* Derivatives are counted of dense modules whose outputs exist as a whole. */
+static lr_status add_slopes(lr_stats *stats) {
+    lr__graph *graph = lr__model_graph(stats->model);
+    lr_status status = LR_OK;
+    LR_TRY(lr__new(&stats->slopes, (size_t)stats->module_count, sizeof *stats->slopes));
+    for (int32_t i = 0; i < stats->module_count; i++) {
+        int32_t index = lr__graph_find_linear(graph, stats->modules[i]);
+        const lr_linear *linear = *lr__graph_linear(graph, index);
+        LR_FAIL_IF(linear == graph->head, LR_E_UNSUPPORTED,
+                   "%s: no gradients of the head, whose outputs never exist as a whole",
+                   linear->name);
+        LR_FAIL_IF(lr_linear_kind(linear) != LR_LINEAR_DENSE, LR_E_UNSUPPORTED,
+                   "%s: already factorised; gradients are of dense modules", linear->name);
+    }
 done:
     lr__graph_drop(graph);
     return status;
@@ -43,6 +64,8 @@ lr_status lr_stats_new(lr_stats **out, const lr_model *model, const lr_stats_opt
     LR_TRY(lr__opts_merge(&o, sizeof o, opts, "lr_stats_opts"));
     if (!o.pattern) o.pattern = lr__block_linears;
     LR_FAIL_IF(o.exact != 0 && o.exact != 1, LR_E_INVALID, "exact %d, expected 0 or 1", o.exact);
+    LR_FAIL_IF(o.gradients != 0 && o.gradients != 1, LR_E_INVALID, "gradients %d, expected 0 or 1",
+               o.gradients);
     LR_FAIL_IF(!lr__glob_is_valid(o.pattern), LR_E_INVALID, "pattern \"%s\" is not well formed",
                o.pattern);
     LR_TRY(lr__new(&stats, 1, sizeof *stats));
@@ -50,6 +73,7 @@ lr_status lr_stats_new(lr_stats **out, const lr_model *model, const lr_stats_opt
     stats->is_exact = o.exact;
     LR_TRY(lr__dup(&stats->pattern, o.pattern));
     LR_TRY(list_modules(stats));
+    if (o.gradients) LR_TRY(add_slopes(stats));
     *out = stats;
     stats = NULL;
 done:
@@ -57,20 +81,15 @@ done:
     return status;
 }
 
-static void clear_moments(lr__moments *m) {
-    lr__aligned_free(m->gram);
-    lr__aligned_free(m->root);
-    lr__free(m->sum);
-    lr__free(m->absolute);
-    lr__free(m->most);
-    memset(m, 0, sizeof *m);
-}
-
 void lr_stats_free(lr_stats *stats) {
     if (!stats) return;
     lr__observers_free(stats);
     for (int32_t i = 0; i < stats->module_count; i++) lr__free(stats->modules[i]);
-    for (int32_t i = 0; i < stats->moments_count; i++) clear_moments(&stats->moments[i]);
+    for (int32_t i = 0; i < stats->moments_count; i++) lr__moments_clear(&stats->moments[i]);
+    for (int32_t i = 0; stats->slopes && i < stats->module_count; i++)
+        lr__slopes_clear(&stats->slopes[i]);
+    lr__free(stats->slopes);
+    lr__free(stats->outs);
     lr__free(stats->modules);
     lr__free(stats->sizes);
     lr__free(stats->moments_of);
@@ -111,25 +130,28 @@ lr_status lr__stats_moments_of(const lr__moments **out, const lr_stats *stats,
                     (long long)(*out)->size, (long long)linear->in);
 }
 
+lr_status lr__stats_slopes_of(const lr__slopes **out, const lr_stats *stats,
+                              const lr_linear *linear) {
+    int32_t index = 0;
+    lr_status status = lr__stats_find(stats, linear->name, &index);
+    if (status < 0) return status;
+    if (!stats->slopes || !(stats->slopes[index].weight > 0))
+        return lr__fail(LR_E_NOTFOUND, "%s: the statistics hold no gradients, expected some "
+                                       "collected with them", linear->name);
+    *out = &stats->slopes[index];
+    if ((*out)->in == linear->in && (*out)->outputs.size == linear->out) return LR_OK;
+    return lr__fail(LR_E_SHAPE, "%s: gradients of [%lld, %lld], expected [%lld, %lld]",
+                    linear->name, (long long)(*out)->outputs.size, (long long)(*out)->in,
+                    (long long)linear->out, (long long)linear->in);
+}
+
 lr_status lr__stats_add_input(lr_stats *stats, int32_t index, int64_t input_id) {
     lr__moments *m = &stats->moments[stats->moments_count];
-    lr_status status = LR_OK;
-    size_t size = (size_t)stats->sizes[index];
-    size_t numbers = stats->is_exact ? size * size : size * (size + 1) / 2;
-    double **second = stats->is_exact ? &m->root : &m->gram;
-    memset(m, 0, sizeof *m);
-    m->size = stats->sizes[index];
+    lr_status status = lr__moments_new(m, stats->sizes[index], stats->is_exact);
+    if (status < 0) return status;
     m->last_input = input_id;
-    LR_TRY(lr__new_aligned(second, numbers, sizeof(double)));
-    memset(*second, 0, numbers * sizeof(double));
-    LR_TRY(lr__new(&m->sum, size, sizeof(double)));
-    LR_TRY(lr__new(&m->absolute, size, sizeof(double)));
-    LR_TRY(lr__new(&m->most, size, sizeof(double)));
     stats->moments_of[index] = stats->moments_count++;
     return LR_OK;
-done:
-    clear_moments(m);
-    return status;
 }
 
 /* The first module that reads the same input. */
@@ -143,6 +165,9 @@ static int32_t leader_of(const lr_stats *stats, int32_t index) {
 static lr_status check_addend(const lr_stats *stats, const lr_stats *other) {
     if (stats->is_exact != other->is_exact)
         return lr__fail(LR_E_INVALID, "lr_stats_add: exact statistics and moments do not mix");
+    if (!stats->slopes != !other->slopes)
+        return lr__fail(LR_E_INVALID, "lr_stats_add: statistics with and without gradients do not "
+                                      "mix");
     if (stats->module_count != other->module_count)
         return lr__fail(LR_E_SHAPE, "statistics of %d modules, expected %d", other->module_count,
                         stats->module_count);
@@ -153,12 +178,26 @@ static lr_status check_addend(const lr_stats *stats, const lr_stats *other) {
                             (long long)stats->sizes[i]);
         lr_status status = lr__stats_check_counted(other, i);
         if (status < 0) return status;
+        if (other->slopes && !(other->slopes[i].weight > 0))
+            return lr__fail(LR_E_INVALID, "%s: no gradient was counted", other->modules[i]);
         if (stats->moments_of[i] >= 0 && leader_of(stats, i) != leader_of(other, i))
             return lr__fail(LR_E_SHAPE, "%s: shares its input with %s, expected %s",
                             stats->modules[i], other->modules[leader_of(other, i)],
                             stats->modules[leader_of(stats, i)]);
     }
     return LR_OK;
+}
+
+static lr_status add_gradients(lr_stats *stats, const lr_stats *other, double weight) {
+    lr_status status = LR_OK;
+    for (int32_t i = 0; stats->slopes && i < stats->module_count; i++) {
+        lr__slopes *s = &stats->slopes[i];
+        if (!s->fisher_in) LR_TRY(lr__slopes_new(s, stats->outs[i], stats->sizes[i]));
+        LR_TRY(lr__slopes_add(s, &other->slopes[i], &stats->model->ctx->device, &stats->arena,
+                              weight));
+    }
+done:
+    return status;
 }
 
 lr_status lr_stats_add(lr_stats *stats, const lr_stats *other, double weight) {
@@ -179,6 +218,7 @@ lr_status lr_stats_add(lr_stats *stats, const lr_stats *other, double weight) {
             LR_TRY(lr__moments_add(&stats->moments[stats->moments_of[i]],
                                    &other->moments[other->moments_of[i]],
                                    &stats->model->ctx->device, &stats->arena, weight));
+    status = add_gradients(stats, other, weight);
 done:
     return status;
 }
@@ -195,5 +235,30 @@ lr_status lr_stats_read(const lr_stats *stats, const char *module, double *gram,
     if (status >= 0) status = lr__stats_check_counted(stats, index);
     if (status >= 0)
         status = lr__moments_read(&stats->moments[stats->moments_of[index]], gram, mean);
+    return status;
+}
+
+static void read_sums(double *to, const double *from, int64_t count, double weight) {
+    for (int64_t i = 0; to && i < count; i++) to[i] = from[i] / weight;
+}
+
+lr_status lr_stats_read_gradients(const lr_stats *stats, const char *module,
+                                  lr_stats_gradients *out) {
+    int32_t index = 0;
+    lr_status status = LR_OK;
+    if (!stats || !module || !out || out->size < sizeof *out)
+        return lr__fail(LR_E_INVALID, "lr_stats_read_gradients: statistics, a module and a sized "
+                                      "struct are needed");
+    LR_TRY(lr__stats_find(stats, module, &index));
+    LR_FAIL_IF(!stats->slopes || !(stats->slopes[index].weight > 0), LR_E_NOTFOUND,
+               "%s: no gradient was counted", module);
+    const lr__slopes *s = &stats->slopes[index];
+    read_sums(out->fisher_in, s->fisher_in, s->in, s->weight);
+    read_sums(out->fisher_out, s->fisher_out, s->outputs.size, s->weight);
+    read_sums(out->importance_in, s->importance_in, s->in, s->weight);
+    read_sums(out->importance_out, s->importance_out, s->outputs.size, s->weight);
+    out->windows = s->windows;
+    status = lr__moments_read(&s->outputs, out->gram, NULL);
+done:
     return status;
 }

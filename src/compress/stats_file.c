@@ -1,9 +1,9 @@
 /*
  * Statistics on disk: a safetensors file of normalised moments in binary64, the gram or its root as
- * a packed lower triangle, and in the metadata which modules share which input.
+ * a packed lower triangle, and in the metadata which modules share which input. Statistics of
+ * derivatives stand beside them, in stats_file_slopes.c.
  */
-#include "compress/stats.h"
-#include "format/safetensors.h"
+#include "compress/stats_file.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -47,6 +47,7 @@ static lr_status metadata_of(const lr_stats *stats, json_t **out) {
     LR_TRY(lr__json_text(&text, inputs, 0));
     *out = json_pack("{s:s, s:s, s:s}", "format", format_name, "version", "1", "inputs", text);
     LR_FAIL_IF(!*out, LR_E_NOMEM, "out of memory");
+    if (stats->slopes) LR_TRY(lr__stats_describe_slopes(stats, *out));
 done:
     json_decref(inputs);
     lr__free(text);
@@ -72,15 +73,15 @@ static double *vector_of(const lr__moments *m, size_t which) {
     return vector;
 }
 
-static lr_status declare(lr__safetensors_writer *writer, const char *module, const char *part,
-                         int64_t count) {
+lr_status lr__stats_declare(lr__safetensors_writer *writer, const char *module, const char *part,
+                            int64_t count) {
     char name[NAME_SIZE];
     snprintf(name, sizeof name, "%s.%s", module, part);
     return lr__safetensors_declare(writer, name, LR_F64, 1, &count);
 }
 
-static lr_status put_scaled(lr__safetensors_writer *writer, const double *values, int64_t count,
-                            double scale) {
+lr_status lr__stats_put(lr__safetensors_writer *writer, const double *values, int64_t count,
+                        double scale) {
     double piece[PIECE];
     for (int64_t at = 0; at < count; at += PIECE) {
         int64_t now = count - at < PIECE ? count - at : PIECE;
@@ -100,9 +101,9 @@ static const char *second_name(const lr_stats *stats) { return stats->is_exact ?
 static lr_status put_second(lr__safetensors_writer *writer, const lr__moments *m) {
     int64_t n = m->size;
     double share = sqrt(1 / m->weight);
-    if (m->gram) return put_scaled(writer, m->gram, n * (n + 1) / 2, 1 / m->weight);
+    if (m->gram) return lr__stats_put(writer, m->gram, n * (n + 1) / 2, 1 / m->weight);
     for (int64_t i = 0; i < n; i++) {
-        lr_status status = put_scaled(writer, m->root + i * n, i + 1, share);
+        lr_status status = lr__stats_put(writer, m->root + i * n, i + 1, share);
         if (status < 0) return status;
     }
     return LR_OK;
@@ -117,20 +118,22 @@ static lr_status write_file(const lr_stats *stats, const char *path) {
     for (int32_t i = 0; i < stats->moments_count; i++) {
         const lr__moments *m = &stats->moments[i];
         const char *module = stats->modules[leader_of(stats, i)];
-        LR_TRY(declare(writer, module, second_name(stats), m->size * (m->size + 1) / 2));
+        LR_TRY(lr__stats_declare(writer, module, second_name(stats), m->size * (m->size + 1) / 2));
         for (size_t v = 0; v < VECTORS; v++)
             if (!(m->missing & vectors[v].missing))
-                LR_TRY(declare(writer, module, vectors[v].name, m->size));
+                LR_TRY(lr__stats_declare(writer, module, vectors[v].name, m->size));
     }
+    if (stats->slopes) LR_TRY(lr__stats_declare_slopes(stats, writer));
     LR_TRY(lr__safetensors_begin(writer, path, metadata));
     for (int32_t i = 0; i < stats->moments_count; i++) {
         const lr__moments *m = &stats->moments[i];
         LR_TRY(put_second(writer, m));
         for (size_t v = 0; v < VECTORS; v++)
             if (!(m->missing & vectors[v].missing))
-                LR_TRY(put_scaled(writer, vector_of(m, v), m->size,
+                LR_TRY(lr__stats_put(writer, vector_of(m, v), m->size,
                                   vectors[v].is_mean ? 1 / m->weight : 1));
     }
+    if (stats->slopes) LR_TRY(lr__stats_put_slopes(stats, writer));
     LR_TRY(lr__safetensors_finish(writer));
 done:
     lr__safetensors_free(writer);
@@ -143,6 +146,7 @@ lr_status lr_stats_save(const lr_stats *stats, const char *path, int32_t force) 
     lr__output output = {0};
     if (!stats || !path) return lr__fail(LR_E_INVALID, "lr_stats_save: statistics and a path");
     for (int32_t i = 0; i < stats->module_count; i++) LR_TRY(lr__stats_check_counted(stats, i));
+    if (stats->slopes) LR_TRY(lr__stats_check_slopes(stats));
     LR_TRY(lr__output_begin(&output, path, 0, force));
     LR_TRY(write_file(stats, output.staging));
     LR_TRY(lr__output_commit(&output));
@@ -151,20 +155,14 @@ done:
     return status;
 }
 
-typedef struct reader {
-    lr_stats *stats;
-    const lr__stored_list *list;
-    const char *path;
-} reader;
-
-static const lr__stored *find_part(const reader *r, const char *module, const char *part) {
+static const lr__stored *find_part(const lr__stats_reader *r, const char *module, const char *part) {
     char name[NAME_SIZE];
     snprintf(name, sizeof name, "%s.%s", module, part);
     return lr__stored_find(r->list, name);
 }
 
-static lr_status read_numbers(const reader *r, const char *module, const char *part, double *out,
-                              int64_t count, double scale) {
+lr_status lr__stats_read_part(const lr__stats_reader *r, const char *module, const char *part,
+                              double *out, int64_t count, double scale) {
     char name[NAME_SIZE];
     snprintf(name, sizeof name, "%s.%s", module, part);
     const lr__stored *stored = lr__stored_find(r->list, name);
@@ -190,25 +188,25 @@ static void unpack_root(double *root, int64_t n) {
     }
 }
 
-static lr_status read_moments(const reader *r, const char *leader, lr__moments *m) {
+static lr_status read_moments(const lr__stats_reader *r, const char *leader, lr__moments *m) {
     lr_status status = LR_OK;
     int64_t packed = m->size * (m->size + 1) / 2;
     double share = m->root ? sqrt(m->weight) : m->weight;
     LR_TRY(
-        read_numbers(r, leader, second_name(r->stats), m->root ? m->root : m->gram, packed, share));
+        lr__stats_read_part(r, leader, second_name(r->stats), m->root ? m->root : m->gram, packed, share));
     if (m->root) unpack_root(m->root, m->size);
     for (size_t v = 0; v < VECTORS; v++) {
         if (vectors[v].missing && !find_part(r, leader, vectors[v].name))
             m->missing |= vectors[v].missing;
         else
-            LR_TRY(read_numbers(r, leader, vectors[v].name, vector_of(m, v), m->size,
+            LR_TRY(lr__stats_read_part(r, leader, vectors[v].name, vector_of(m, v), m->size,
                                 vectors[v].is_mean ? m->weight : 1));
     }
 done:
     return status;
 }
 
-static lr_status read_input(const reader *r, const json_t *input) {
+static lr_status read_input(const lr__stats_reader *r, const json_t *input) {
     lr_stats *stats = r->stats;
     const json_t *modules = json_object_get(input, "modules");
     int64_t tokens = 0;
@@ -271,6 +269,7 @@ static void keep_known_modules(lr_stats *stats) {
         else {
             stats->modules[kept] = stats->modules[i];
             stats->sizes[kept] = stats->sizes[i];
+            stats->outs[kept] = stats->outs[i];
             stats->moments_of[kept++] = stats->moments_of[i];
         }
     stats->module_count = kept;
@@ -293,11 +292,12 @@ lr_status lr_stats_open(lr_stats **out, const lr_model *model, const char *path)
     LR_FAIL_IF(json_array_size(inputs) > (size_t)stats->module_count, LR_E_FORMAT,
                "%s: %zu inputs, the model has %d modules", path, json_array_size(inputs),
                stats->module_count);
-    const reader r = {stats, &list, path};
+    const lr__stats_reader r = {stats, &list, path};
     for (size_t i = 0; i < json_array_size(inputs); i++)
         LR_TRY(read_input(&r, json_array_get(inputs, i)));
     keep_known_modules(stats);
     LR_FAIL_IF(!stats->module_count, LR_E_FORMAT, "%s: no statistics inside", path);
+    LR_TRY(lr__stats_open_slopes(&r, metadata));
     *out = stats;
     stats = NULL;
 done:

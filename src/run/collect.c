@@ -1,6 +1,7 @@
 /* Collecting statistics through public hooks and sessions, as a host would. */
 #include "compress/stats.h"
 #include "run/batches.h"
+#include "run/lessons.h"
 
 #include <math.h>
 
@@ -95,6 +96,10 @@ lr_status lr_stats_collect(lr_stats *stats, const int32_t *ids, size_t count, in
     int32_t rows = lr__windows_at_once(stats->model, window, windows);
     LR_TRY(lr_hooks_new(&hooks));
     LR_TRY(lr_stats_attach(stats, hooks, weight / (double)(windows * window)));
+    if (stats->slopes) {
+        status = lr__lessons_count(stats, hooks, ids, windows, window, weight / (double)windows);
+        goto done;
+    }
     LR_TRY(lr__windows_session(&session, stats->model, rows, window, hooks));
     LR_TRY(run_windows(stats, session, ids, windows, window, rows));
 done:
