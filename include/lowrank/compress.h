@@ -19,7 +19,17 @@ LR_BEGIN
  *  - "asvd": SVD of the weight with its input channels scaled (ASVD, arXiv 2312.05821,
  * section 3.2);
  *  - "qr": the optimum of "pca" from the triangular root of the inputs (COALA, arXiv 2507.07580);
- *    needs statistics of lr_stats_opts::exact, and keeps what their square would lose. */
+ *    needs statistics of lr_stats_opts::exact, and keeps what their square would lose;
+ *  - "fwsvd": SVD of the weight with input channel j scaled by the root of sum over i of F_ij
+ *    (FWSVD, arXiv 2207.00112), F as in lr_stats_gradients;
+ *  - "iwsvd": the same by the importance of inputs and of outputs, both as scales (IWSVD in
+ * Adaptive Rank Selections, NAACL 2024);
+ *  - "kfac": least tr(G E C E') with E the change of the weight, C the moments of the inputs and G
+ *    those of the derivatives of the loss by the outputs, both shrunk (KFAC-SVD in LEMS, ICML
+ * 2026). It stands for the mean square of the first-order change of the loss.
+ *
+ *  The last three need statistics of lr_stats_opts::gradients and work on whole models only, not in
+ *  lr_compress_texts(). */
 typedef struct lr_compress_opts {
     size_t size;           /**< set by lr_compress_opts_init() */
     const char *method;    /**< default "pca" */
@@ -30,8 +40,8 @@ typedef struct lr_compress_opts {
                                 correlate; 0 is "svd" */
     int32_t refits;        /**< rounds of closed-form updates of both factors, each given the other,
                                 for the least error of the outputs; "svd" needs statistics for them;
-                                default 0. They bring "svd" and "asvd" to the optimum the others
-                                start from */
+                                default 0. They bring "svd", "asvd", "fwsvd" and "iwsvd" to the
+                                optimum of "pca"; those of "kfac" are in its own norm */
     int32_t dtype;         /**< type the model will be saved in: LR_BF16, LR_F16 or LR_Q8_0 rounds
                                 the right factors (of the pivot form, the stored rows) to it and
                                 then updates the left ones against them; LR_F32 (default): neither */
@@ -39,21 +49,24 @@ typedef struct lr_compress_opts {
                              whole decomposition: 0 (default) from 8192 inputs and outputs on,
                              1 wherever the rank is small enough, -1 never */
     int32_t reserved;   /**< 0 */
-    const char *sequential; /**< of lr_compress_texts(): what a block is fitted to.
-                                 "none" (default): its inputs in the dense model;
-                                 "shift": its inputs behind the compressed blocks before it (the
-                                 update step of SVD-LLM, section 3.2);
-                                 "anchored": those inputs, but the outputs of the dense model, so
-                                 that each block makes up for errors of those before it (AA-SVD,
-                                 arXiv 2604.02119) */
-    double blend;           /**< of "anchored": the target is (1 - blend) times what the module
-                                 itself makes of the shifted inputs plus blend times what it makes
-                                 in the dense model (SAES-SVD, MPIFA); 0 to 1, default 0.5 */
-    const char *work;       /**< of lr_compress_texts(): folder for finished blocks, made where it
-                                 is missing, so that a run that was killed goes on behind the last
-                                 of them, and that no factors need memory. It belongs to this run
-                                 alone, another one begins it anew; the model reads from it, and
-                                 the caller removes it once the model is saved. NULL: none */
+    const char *sequential;  /**< of lr_compress_texts(): what a block is fitted to.
+                                  "none" (default): its inputs in the dense model;
+                                  "shift": its inputs behind the compressed blocks before it (the
+                                  update step of SVD-LLM, section 3.2);
+                                  "anchored": those inputs, but the outputs of the dense model, so
+                                  that each block makes up for errors of those before it (AA-SVD,
+                                  arXiv 2604.02119) */
+    double blend;            /**< of "anchored": the target is (1 - blend) times what the module
+                                  itself makes of the shifted inputs plus blend times what it makes
+                                  in the dense model (SAES-SVD, MPIFA); 0 to 1, default 0.5 */
+    const char *work;        /**< of lr_compress_texts(): folder for finished blocks, made where it
+                                  is missing, so that a run that was killed goes on behind the last
+                                  of them, and that no factors need memory. It belongs to this run
+                                  alone, another one begins it anew; the model reads from it, and
+                                  the caller removes it once the model is saved. NULL: none */
+    double input_shrinkage;  /**< of "kfac", 0 to 1: C becomes (1 - a) C + a mean(diag C) I; default
+                                  0.1. The losses reported are in the norm of what was shrunk */
+    double output_shrinkage; /**< the same of G, whose noise makes more of it needed; default 0.3 */
 } lr_compress_opts;
 
 /** Writes the defaults; @p size is `sizeof *opts`. */

@@ -57,7 +57,10 @@ LR_API void lr_plan_opts_init(lr_plan_opts *opts, size_t size);
  *    compare well, so this alone is rarely good (Swift-SVD, arXiv 2604.01609, table 6);
  *  - "energy-normalised": the same, each spectrum divided by its sum;
  *  - "sensitivity": the same, and multiplied by #weights, such as lr_sensitivity() measures;
- *  - "effective-rank": ranks in proportion to exp of the entropy of the spectrum (D-Rank).
+ *  - "effective-rank": ranks in proportion to exp of the entropy of the spectrum (D-Rank);
+ *  - "first-order": greedily by the spectrum of the method "kfac", tr(G E C E') for a change E of
+ *    the weight, the mean square of the first-order change of the loss (after ZS-SVD and LEMS, ICML
+ *    2026). It is of one unit for all modules and not divided by its sum; #stats needs gradients.
  *
  * @param out   owned
  * @param model borrowed during the call

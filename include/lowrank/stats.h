@@ -18,10 +18,10 @@ typedef struct lr_stats lr_stats;
 typedef struct lr_stats_opts {
     size_t size;         /**< set by lr_stats_opts_init() */
     const char *pattern; /**< modules to watch, copied; default: the seven linears of each block */
-    int32_t exact;    /**< 1: keep, instead of the second moments, their triangular root, found by
-                           QR of the inputs themselves (TSQR; COALA, arXiv 2507.07580). Twice the
-                           arithmetic; nothing is lost by squaring. Needed by the method "qr",
-                           fit for every other; default 0 */
+    int32_t exact;     /**< 1: keep, instead of the second moments, their triangular root, found by
+                            QR of the inputs themselves (TSQR; COALA, arXiv 2507.07580). Twice the
+                            arithmetic; nothing is lost by squaring. Needed by the method "qr",
+                            fit for every other; default 0 */
     int32_t gradients; /**< 1: lr_stats_collect() also runs backward passes of the next-token loss
                             and keeps, for each module, what the methods "fwsvd", "iwsvd" and "kfac"
                             and the allocation "first-order" need, see lr_stats_gradients: three to
@@ -45,8 +45,8 @@ LR_API void lr_stats_free(lr_stats *stats);
 
 /**
  * Adds its own observers to a registry: from then on every forward of a session with these hooks
- * is counted, each token with @p weight; inputs only, never gradients. The registry must not be used after the statistics are
- * freed.
+ * is counted, each token with @p weight; inputs only, never gradients. The registry must not be
+ * used after the statistics are freed.
  */
 LR_API lr_status lr_stats_attach(lr_stats *stats, lr_hooks *hooks, double weight);
 

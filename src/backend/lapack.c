@@ -136,16 +136,47 @@ done:
     return status;
 }
 
+static lr_status check_diagonal(int64_t n, const double *l) {
+    for (int64_t i = 0; i < n; i++)
+        if (l[i * n + i] == 0)
+            return lr__fail(LR_E_NUMERIC, "dtrsm: element [%lld, %lld] is 0", (long long)i,
+                            (long long)i);
+    return LR_OK;
+}
+
 lr_status lr__dtrsm(int64_t rows, int64_t n, const double *l, double *b) {
     lr_status status = LR_OK;
     LR_TRY(check_size("dtrsm", rows));
     LR_TRY(check_size("dtrsm", n));
-    for (int64_t i = 0; i < n; i++)
-        LR_FAIL_IF(l[i * n + i] == 0, LR_E_NUMERIC, "dtrsm: element [%lld, %lld] is 0",
-                   (long long)i, (long long)i);
+    LR_TRY(check_diagonal(n, l));
     lr__blas_call_begin();
     cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit, (int)rows,
                 (int)n, 1, l, (int)n, b, (int)n);
+    lr__blas_call_end();
+done:
+    return status;
+}
+
+lr_status lr__dtrmm_left(int64_t n, int64_t cols, const double *l, double *b) {
+    lr_status status = LR_OK;
+    LR_TRY(check_size("dtrmm", n));
+    LR_TRY(check_size("dtrmm", cols));
+    lr__blas_call_begin();
+    cblas_dtrmm(CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, (int)n, (int)cols,
+                1, l, (int)n, b, (int)cols);
+    lr__blas_call_end();
+done:
+    return status;
+}
+
+lr_status lr__dtrsm_left(int64_t n, int64_t cols, const double *l, double *b) {
+    lr_status status = LR_OK;
+    LR_TRY(check_size("dtrsm", n));
+    LR_TRY(check_size("dtrsm", cols));
+    LR_TRY(check_diagonal(n, l));
+    lr__blas_call_begin();
+    cblas_dtrsm(CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, (int)n, (int)cols,
+                1, l, (int)n, b, (int)cols);
     lr__blas_call_end();
 done:
     return status;

@@ -28,6 +28,9 @@ lr_status lr__dsyrk(lr__dview a, double *c);
 /* B [rows, n] = B L, and B = B L^-1, for a lower triangular L [n, n]. */
 lr_status lr__dtrmm(int64_t rows, int64_t n, const double *l, double *b);
 lr_status lr__dtrsm(int64_t rows, int64_t n, const double *l, double *b);
+/* B [n, cols] = L' B, and B = L'^-1 B. */
+lr_status lr__dtrmm_left(int64_t n, int64_t cols, const double *l, double *b);
+lr_status lr__dtrsm_left(int64_t n, int64_t cols, const double *l, double *b);
 
 /* A [n, n] = L L', L over A. Not positive definite is no error: *failed is then the order of the
  * first leading minor that is not, else 0. */

@@ -4,6 +4,12 @@
  * dividing each spectrum by its sum makes them so, a weight by measured sensitivity better still,
  * and a floor keeps both from starving a module (Swift-SVD, arXiv 2604.01609, table 6). Effective
  * rank: exp of the entropy of a spectrum (Roy and Vetterli, EUSIPCO 2007; D-Rank).
+ *
+ * First order: with g the derivative of the loss by the outputs, a change E of the weight changes
+ * the loss by g' E x to first order. Signed sums of that nearly cancel in a trained model, so
+ * components are judged by its mean square, as KFAC has it, E[(g' E x)^2] ~ tr(G E C E'), which is
+ * also twice the Fisher estimate of the KL. That is in one unit for all modules, nats squared, so
+ * nothing is normalised; the spectrum is that of the method kfac.
  */
 #include "compress/allocation.h"
 
@@ -23,6 +29,7 @@ static const char *const names[] = {
     [LR__ALLOCATION_NORMALISED] = "energy-normalised",
     [LR__ALLOCATION_SENSITIVITY] = "sensitivity",
     [LR__ALLOCATION_EFFECTIVE_RANK] = "effective-rank",
+    [LR__ALLOCATION_FIRST_ORDER] = "first-order",
 };
 enum { ALLOCATIONS = sizeof names / sizeof *names };
 
@@ -30,8 +37,8 @@ lr_status lr__allocation_find(const char *name, int32_t *kind) {
     for (*kind = 0; name && *kind < ALLOCATIONS; ++*kind)
         if (!strcmp(names[*kind], name)) return LR_OK;
     return lr__fail(LR_E_INVALID,
-                    "allocation \"%s\", expected uniform, energy, energy-normalised, sensitivity "
-                    "or effective-rank",
+                    "allocation \"%s\", expected uniform, energy, energy-normalised, sensitivity, "
+                    "effective-rank or first-order",
                     name ? name : "");
 }
 
@@ -74,6 +81,7 @@ static void choice_clear(choice *c) {
 typedef struct task {
     lr_linear *linear;
     const lr__moments *moments; /* NULL: the weights alone */
+    lr__slope_stack slopes;     /* empty: the outputs as they are */
     double *spectrum;
     lr_status status;
     char message[MESSAGE_SIZE];
@@ -83,7 +91,7 @@ static lr_status find_spectrum(task *t) {
     lr_status status = LR_OK;
     const lr_linear *linear = t->linear;
     float *weight = NULL;
-    double *gram = NULL;
+    double *gram = NULL, *root = NULL;
     size_t ins = (size_t)linear->in, outs = (size_t)linear->out;
     LR_TRY(lr__new_aligned(&t->spectrum, outs < ins ? outs : ins, sizeof *t->spectrum));
     LR_TRY(lr__new_aligned(&weight, outs * ins, sizeof *weight));
@@ -92,12 +100,19 @@ static lr_status find_spectrum(task *t) {
         LR_TRY(lr__new_aligned(&gram, ins * ins, sizeof *gram));
         LR_TRY(lr__moments_read(t->moments, gram, NULL));
     }
+    if (t->slopes.count) {
+        LR_TRY(lr__new_aligned(&root, outs * outs, sizeof *root));
+        lr__shrink(gram, linear->in, lr__input_shrinkage);
+        LR_TRY(lr__slopes_root(&t->slopes, lr__output_shrinkage, root));
+    }
     status = lr__factor_spectrum(t->spectrum, &(lr__factor_problem){.out = linear->out,
                                                                     .in = linear->in,
                                                                     .weight = weight,
                                                                     .gram = gram,
+                                                                    .out_root = root,
                                                                     .name = linear->name});
 done:
+    lr__aligned_free(root);
     lr__aligned_free(gram);
     lr__aligned_free(weight);
     return status;
@@ -110,11 +125,15 @@ static void run_task(void *work, int64_t index, int32_t thread) {
     if (t->status < 0) snprintf(t->message, sizeof t->message, "%s", lr_last_error());
 }
 
-static lr_status prepare(task *t, const lr_model *model, const lr_stats *stats, const char *name) {
+static lr_status prepare(task *t, const lr_model *model, const lr__allocation *how,
+                         const char *name) {
     lr_status status = LR_OK;
     memset(t, 0, sizeof *t);
     LR_TRY(lr_model_find_linear(model, name, &t->linear));
-    if (stats) LR_TRY(lr__stats_moments_of(&t->moments, stats, t->linear));
+    if (how->stats) LR_TRY(lr__stats_moments_of(&t->moments, how->stats, t->linear));
+    if (how->kind != LR__ALLOCATION_FIRST_ORDER) goto done;
+    t->slopes = (lr__slope_stack){.count = 1, .out = t->linear->out, .in = t->linear->in};
+    LR_TRY(lr__stats_slopes_of(&t->slopes.items[0], how->stats, t->linear));
 done:
     return status;
 }
@@ -128,8 +147,7 @@ static lr_status find_spectra(choice *c, const lr_model *model) {
         now = c->count - first < at_once ? c->count - first : at_once;
         memset(tasks, 0, (size_t)now * sizeof *tasks);
         for (int64_t i = 0; i < now && status >= 0; i++)
-            status =
-                prepare(&tasks[i], model, c->how->stats, c->plan->modules[c->modules[first + i]]);
+            status = prepare(&tasks[i], model, c->how, c->plan->modules[c->modules[first + i]]);
         lr__blas_enter();
         if (status >= 0) lr__pool_run(model->ctx->device.pool, now, run_task, tasks);
         lr__blas_leave();
@@ -158,7 +176,8 @@ static void weigh(choice *c) {
     for (int64_t i = 0; i < c->count; i++) {
         int64_t count = lr__rank_full(&c->items[i]);
         double total = sum_of(c->spectra[i], count), scale = 1;
-        if (c->how->kind != LR__ALLOCATION_ENERGY) scale = total > 0 ? 1 / total : 0;
+        if (c->how->kind != LR__ALLOCATION_ENERGY && c->how->kind != LR__ALLOCATION_FIRST_ORDER)
+            scale = total > 0 ? 1 / total : 0;
         if (c->how->weights) scale *= c->how->weights[c->modules[i]];
         for (int64_t r = 0; r < count; r++) c->spectra[i][r] *= scale;
     }

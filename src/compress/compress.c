@@ -23,31 +23,42 @@ void lr_compress_opts_init(lr_compress_opts *opts, size_t size) {
                                  .statistic = "mean",
                                  .alpha = -1,
                                  .sequential = "none",
-                                 .blend = 0.5};
+                                 .blend = 0.5,
+                                 .input_shrinkage = lr__input_shrinkage,
+                                 .output_shrinkage = lr__output_shrinkage};
     lr__opts_defaults(opts, size, &defaults, sizeof defaults);
 }
 
 static const struct {
     const char *name;
-    int32_t method;
+    int32_t method, gradients;
 } methods[] = {
-    {"svd", LR__FACTOR_SVD}, {"whiten", LR__FACTOR_WHITEN}, {"whiten-eig", LR__FACTOR_WHITEN_EIG},
-    {"pca", LR__FACTOR_PCA}, {"afm", LR__FACTOR_AFM},       {"asvd", LR__FACTOR_ASVD},
-    {"qr", LR__FACTOR_QR},
+    {"svd", LR__FACTOR_SVD, 0},
+    {"whiten", LR__FACTOR_WHITEN, 0},
+    {"whiten-eig", LR__FACTOR_WHITEN_EIG, 0},
+    {"pca", LR__FACTOR_PCA, 0},
+    {"afm", LR__FACTOR_AFM, 0},
+    {"asvd", LR__FACTOR_ASVD, 0},
+    {"qr", LR__FACTOR_QR, 0},
+    {"fwsvd", LR__FACTOR_ASVD, LR__GRADIENTS_FISHER},
+    {"iwsvd", LR__FACTOR_ASVD, LR__GRADIENTS_IMPORTANCE},
+    {"kfac", LR__FACTOR_PCA, LR__GRADIENTS_KFAC},
 };
 
 static const char *const statistics[] = {
     [LR__CHANNEL_MEAN] = "mean", [LR__CHANNEL_MAX] = "max", [LR__CHANNEL_RMS] = "rms"};
 static const double usual_alpha[] = {0.5, 0.5, 1};
 
-lr_status lr__compress_method(const char *name, int32_t *method) {
+lr_status lr__compress_method(const char *name, int32_t *method, int32_t *gradients) {
     for (size_t i = 0; name && i < sizeof methods / sizeof *methods; i++)
         if (!strcmp(methods[i].name, name)) {
             *method = methods[i].method;
+            *gradients = methods[i].gradients;
             return LR_OK;
         }
     return lr__fail(LR_E_INVALID,
-                    "method \"%s\", expected svd, whiten, whiten-eig, pca, afm, asvd or qr",
+                    "method \"%s\", expected svd, whiten, whiten-eig, pca, afm, asvd, qr, fwsvd, "
+                    "iwsvd or kfac",
                     name ? name : "");
 }
 
@@ -62,7 +73,7 @@ static lr_status find_statistic(const char *name, int32_t *statistic) {
 
 static lr_status recipe_of(lr__recipe *how, const lr_compress_opts *o) {
     lr_status status = LR_OK;
-    LR_TRY(lr__compress_method(o->method, &how->method));
+    LR_TRY(lr__compress_method(o->method, &how->method, &how->gradients));
     LR_TRY(find_statistic(o->statistic, &how->statistic));
     LR_FAIL_IF(!isfinite(o->alpha), LR_E_INVALID, "alpha is %g", o->alpha);
     LR_FAIL_IF(o->refits < 0, LR_E_INVALID, "refits %d, expected 0 or more", o->refits);
@@ -71,6 +82,12 @@ static lr_status recipe_of(lr__recipe *how, const lr_compress_opts *o) {
         LR_E_INVALID, "dtype %s, expected f32, bf16, f16 or q8_0", lr_dtype_name(o->dtype));
     LR_FAIL_IF(o->randomised < -1 || o->randomised > 1, LR_E_INVALID,
                "randomised %d, expected -1, 0 or 1", o->randomised);
+    LR_FAIL_IF(!(o->input_shrinkage >= 0 && o->input_shrinkage <= 1) ||
+                   !(o->output_shrinkage >= 0 && o->output_shrinkage <= 1),
+               LR_E_INVALID, "shrinkage %g and %g, expected 0 to 1", o->input_shrinkage,
+               o->output_shrinkage);
+    how->in_shrinkage = o->input_shrinkage;
+    how->out_shrinkage = o->output_shrinkage;
     how->refits = o->refits;
     how->dtype = o->dtype;
     how->sketch.use = o->randomised;
@@ -103,6 +120,13 @@ typedef struct work {
     int32_t done, total;
 } work;
 
+static lr_status add_slopes(const work *w, lr__task *t, const lr_linear *linear) {
+    lr__slope_stack *stack = &t->slopes;
+    stack->in = linear->in;
+    stack->out = t->out;
+    return lr__stats_slopes_of(&stack->items[stack->count++], w->stats, linear);
+}
+
 static lr_status add_linear(const work *w, lr__task *t, const char *module) {
     lr_linear *linear;
     const lr__moments *moments = NULL;
@@ -119,7 +143,7 @@ static lr_status add_linear(const work *w, lr__task *t, const char *module) {
         return lr__fail(LR_E_INVALID, "%s: statistics apart from those of %s, whose input it reads",
                         module, t->linears[0]->name);
     t->moments = moments;
-    return LR_OK;
+    return w->how.gradients ? add_slopes(w, t, linear) : LR_OK;
 }
 
 /* Item `first` of the plan and those that share with it. */
@@ -210,6 +234,13 @@ uint64_t lr__compress_bytes(const lr_plan *plan, int32_t which) {
     return 36 * m * n + 16 * n * n + 48 * k * k + (1 << 20);
 }
 
+/* The moments of the derivatives of a stack, their root and a block of them. */
+static uint64_t side_bytes(const work *w, int32_t which) {
+    if (w->how.gradients != LR__GRADIENTS_KFAC) return 0;
+    uint64_t m = (uint64_t)lr__rank_stacked_out(w->plan->items, w->plan->count, which);
+    return 16 * m * m;
+}
+
 /* Matrices to factorise before the next step: as many as fit beside each other. */
 static int32_t tasks_at_once(const work *w) {
     int32_t threads = lr_ctx_threads(w->model->ctx);
@@ -217,6 +248,7 @@ static int32_t tasks_at_once(const work *w) {
     if (!w->memory) return threads * MODULES_EACH_THREAD;
     for (int32_t i = 0; i < w->plan->count; i++) {
         uint64_t bytes = w->plan->items[i].rank ? lr__compress_bytes(w->plan, i) : 0;
+        if (bytes) bytes += side_bytes(w, i);
         if (bytes > most) most = bytes;
     }
     uint64_t fitting = w->memory / most;

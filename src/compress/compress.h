@@ -4,8 +4,8 @@
 
 #include <lowrank/compress.h>
 
-/* LR__FACTOR_... of a name. */
-lr_status lr__compress_method(const char *name, int32_t *method);
+/* LR__FACTOR_... and LR__GRADIENTS_... of a name. */
+lr_status lr__compress_method(const char *name, int32_t *method, int32_t *gradients);
 /* At most what factorising item `which` of a plan takes beside its statistics, together with those
  * that share with it; factors included. */
 uint64_t lr__compress_bytes(const lr_plan *plan, int32_t which);

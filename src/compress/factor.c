@@ -35,15 +35,21 @@ done:
     return status;
 }
 
-/* |column of left| = |row of right| = the square root of what the row had. */
+/* |column of left| = |row of right|: the square root of what each component has. */
+static double norm_of(const double *row, int64_t count) {
+    double largest = 0, square = 0;
+    for (int64_t j = 0; j < count; j++) largest = fmax(largest, fabs(row[j]));
+    if (!(largest > 0)) return 0;
+    for (int64_t j = 0; j < count; j++) square += row[j] / largest * (row[j] / largest);
+    return largest * sqrt(square);
+}
+
 static void balance(lr__factor_basis *basis) {
     for (int64_t i = 0; i < basis->count; i++) {
         double *left = basis->left + i * basis->out, *right = basis->right + i * basis->in;
-        double largest = 0, square = 0;
-        for (int64_t j = 0; j < basis->in; j++) largest = fmax(largest, fabs(right[j]));
-        if (!(largest > 0)) continue;
-        for (int64_t j = 0; j < basis->in; j++) square += right[j] / largest * (right[j] / largest);
-        double share = sqrt(largest) * sqrt(sqrt(square));
+        double ours = norm_of(left, basis->out), theirs = norm_of(right, basis->in);
+        if (!(ours > 0) || !(theirs > 0)) continue;
+        double share = sqrt(theirs) / sqrt(ours);
         for (int64_t j = 0; j < basis->in; j++) right[j] /= share;
         for (int64_t j = 0; j < basis->out; j++) left[j] *= share;
     }
@@ -112,6 +118,7 @@ lr_status lr__factor_basis_sketch(lr__factor_basis **out, const lr__factor_probl
                                   int32_t method, int64_t rank, const lr__factor_sketch *sketch) {
     lr_status status = LR_OK;
     lr__factor_basis *basis = NULL;
+    const lr__factor_side side = lr__factor_side_of(problem);
     *out = NULL;
     lr__blas_enter();
     LR_TRY(lr__factor_check(problem, method));
@@ -123,7 +130,8 @@ lr_status lr__factor_basis_sketch(lr__factor_basis **out, const lr__factor_probl
         LR_TRY(lr__factor_sketch_fill(basis, problem, rank, sketch));
     else
         LR_TRY(fill_exact(basis, problem));
-    if (!lr__factor_is_orthonormal(method)) balance(basis);
+    LR_TRY(lr__factor_side_return_rows(&side, basis->count, basis->left));
+    if (!lr__factor_is_orthonormal(method) || !lr__factor_side_is_identity(&side)) balance(basis);
     *out = basis;
     basis = NULL;
 done:
@@ -151,11 +159,13 @@ const double *lr__factor_basis_spectrum(const lr__factor_basis *basis, int64_t *
     return basis->spectrum;
 }
 
-/* The norm a method minimises, on E [out, in]. */
-static lr_status error_norm(double *out, const double *e, const lr__factor_problem *problem,
+/* The norm a method minimises, on E [out, in], which is turned. */
+static lr_status error_norm(double *out, double *e, const lr__factor_problem *problem,
                             int32_t method) {
     lr__factor_norm norm;
+    const lr__factor_side side = lr__factor_side_of(problem);
     lr_status status = lr__factor_norm_new(&norm, problem, method);
+    if (status >= 0) status = lr__factor_side_turn(&side, problem->in, e);
     if (status >= 0) status = lr__factor_norm_of(out, &norm, e, problem->out);
     lr__factor_norm_clear(&norm);
     return status;
@@ -209,8 +219,8 @@ static lr_status check_cut(const lr__factor_basis *basis, const lr__factor_probl
     return LR_OK;
 }
 
-/* Fills the three losses. */
-static lr_status judge_cut(lr__factors *out, const double *e, const lr__factor_basis *basis,
+/* Fills the three losses; E is turned. */
+static lr_status judge_cut(lr__factors *out, double *e, const lr__factor_basis *basis,
                            const lr__factor_problem *problem) {
     lr_status status = LR_OK;
     out->total = basis->total;

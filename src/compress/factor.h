@@ -19,6 +19,12 @@
  * PCA, AFM and QR have left = U_r; the others split each component evenly, |left column| = |right
  * row|.
  *
+ * A problem may weigh errors of the outputs too, tr(H H' E M E') for a method of norm tr(E M E')
+ * (two-sided: FWSVD and IWSVD by diagonals, KFAC-SVD, LEMS ICML 2026). It is then the one-sided
+ * problem of Z = H' W, and W~ = H'^-1 U_r U_r' H' W: the same nested U_r, full rank is W again, and
+ * all said here holds for Z. H has to be invertible and well conditioned, which shrinkage and
+ * floors see to; factors are split evenly.
+ *
  * Any number of threads may work on different problems or on different ranks of one basis.
  */
 #ifndef LR_COMPRESS_FACTOR_H
@@ -38,13 +44,15 @@ enum {
 
 typedef struct lr__factor_problem {
     int64_t out, in;
-    const float *weight; /* [out, in] row-major */
-    const double *gram;  /* C [in, in], full and symmetric; not for SVD, ASVD and QR */
-    const double *mean;  /* mu [in]; LR__FACTOR_AFM only */
-    const float *bias;   /* [out] or NULL; LR__FACTOR_AFM only */
-    const char *name;    /* module, for messages */
-    const double *scale; /* s [in], 0 or more; LR__FACTOR_ASVD only */
-    const double *root;  /* L [in, in], zero above the diagonal; LR__FACTOR_QR only */
+    const float *weight;     /* [out, in] row-major */
+    const double *gram;      /* C [in, in], full and symmetric; not for SVD, ASVD and QR */
+    const double *mean;      /* mu [in]; LR__FACTOR_AFM only */
+    const float *bias;       /* [out] or NULL; LR__FACTOR_AFM only */
+    const char *name;        /* module, for messages */
+    const double *scale;     /* s [in], 0 or more; LR__FACTOR_ASVD only */
+    const double *root;      /* L [in, in], zero above the diagonal; LR__FACTOR_QR only */
+    const double *out_scale; /* H = diag(out_scale) [out], above 0; not for AFM. NULL: none */
+    const double *out_root;  /* or H [out, out], zero above a positive diagonal */
 } lr__factor_problem;
 
 /* One decomposition serves every rank: `basis` holds all directions in descending order of the
@@ -91,11 +99,11 @@ lr_status lr__factor_basis_cut(lr__factors *out, const lr__factor_basis *basis,
                                const lr__factor_problem *problem, int64_t rank);
 void lr__factors_clear(lr__factors *factors);
 
-/* Whether left has orthonormal columns; else each component is split evenly. */
+/* Whether left has orthonormal columns, without an H; else each component is split evenly. */
 int32_t lr__factor_is_orthonormal(int32_t method);
 
 /* tr((W - W~) C (W - W~)') for W~ = left*right, in binary64; with a mean C - mu mu' takes its
- * place; without C L L', diag(s)^2 or the identity, whichever is there. */
+ * place; without C L L', diag(s)^2 or the identity, whichever is there; with H H' before it. */
 lr_status lr__factor_loss(double *out, const lr__factor_problem *problem, int64_t rank,
                           const float *left, const float *right);
 

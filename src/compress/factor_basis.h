@@ -30,6 +30,13 @@ typedef struct lr__directions {
     double damping;  /* share of diag(C) added before the decomposition */
 } lr__directions;
 
+/* The H of a problem's outputs; the identity when nothing is set. Borrows from the problem. */
+typedef struct lr__factor_side {
+    int64_t out;
+    const double *scale; /* H = diag(scale) */
+    const double *root;  /* lower triangle H */
+} lr__factor_side;
+
 struct lr__factor_basis {
     int32_t method;
     int64_t out, in, count; /* count = min(out, in), or less of a sketch */
@@ -51,12 +58,26 @@ lr_status lr__factor_named(lr_status status, const lr__factor_problem *problem);
 float lr__factor_shifted(const lr__factor_problem *problem, int64_t row, const double *e);
 /* W as binary64 [out, in]; aligned, owned. */
 lr_status lr__factor_weight(double **out, const lr__factor_problem *problem);
+/* H' W as binary64 [out, in]; aligned, owned. */
+lr_status lr__factor_turned(double **out, const lr__factor_problem *problem);
 /* C - mu mu' [in, in]; aligned, owned. */
 lr_status lr__factor_centred(double **out, const lr__factor_problem *problem);
 lr_status lr__factor_core_new(lr__factor_core *core, const lr__factor_problem *problem);
 void lr__factor_core_clear(lr__factor_core *core);
-/* 64 eps |W|_F^2 tr(M): below it a loss is rounding. */
+/* 64 eps tr(H H') |W|_F^2 tr(M): below it a loss is rounding. */
 double lr__factor_floor(const lr__factor_problem *problem, int32_t method);
+
+/* factor_side.c. */
+lr__factor_side lr__factor_side_of(const lr__factor_problem *problem);
+int32_t lr__factor_side_is_identity(const lr__factor_side *side);
+lr_status lr__factor_side_check(const lr__factor_problem *problem);
+/* tr(H H'), without an H 1. */
+double lr__factor_side_trace(const lr__factor_side *side);
+/* A [out, cols] becomes H' A, or H'^-1 A. */
+lr_status lr__factor_side_turn(const lr__factor_side *side, int64_t cols, double *a);
+lr_status lr__factor_side_return(const lr__factor_side *side, int64_t cols, double *a);
+/* The same for the transpose: A [rows, out] becomes A H^-1. */
+lr_status lr__factor_side_return_rows(const lr__factor_side *side, int64_t rows, double *a);
 
 /* factor_norm.c. The norm borrows from the problem, which was checked for this method. */
 lr_status lr__factor_norm_new(lr__factor_norm *norm, const lr__factor_problem *problem,

@@ -150,7 +150,10 @@ lr_status lr__factor_check(const lr__factor_problem *problem, int32_t method) {
     if (needs_gram(method)) LR_TRY(check_gram(problem));
     if (method == LR__FACTOR_ASVD) LR_TRY(check_scale(problem));
     if (method == LR__FACTOR_QR) LR_TRY(check_root(problem));
+    LR_TRY(lr__factor_side_check(problem));
     if (method != LR__FACTOR_AFM) goto done;
+    LR_FAIL_IF(problem->out_scale || problem->out_root, LR_E_INVALID,
+               "outputs cannot be weighted beside a mean");
     LR_TRY(check_mean(problem));
     if (problem->bias) LR_TRY(check_floats("bias", problem->bias, 1, problem->out));
 done:
@@ -166,7 +169,8 @@ double lr__factor_floor(const lr__factor_problem *problem, int32_t method) {
     for (int64_t i = 0; i < n * n && method == LR__FACTOR_QR; i++)
         trace += problem->root[i] * problem->root[i];
     for (int64_t i = 0; i < m * n; i++) square += (double)problem->weight[i] * problem->weight[i];
-    return 64 * DBL_EPSILON * square * trace;
+    const lr__factor_side side = lr__factor_side_of(problem);
+    return 64 * DBL_EPSILON * square * trace * lr__factor_side_trace(&side);
 }
 
 lr_status lr__factor_weight(double **out, const lr__factor_problem *problem) {
@@ -208,7 +212,7 @@ lr_status lr__factor_core_new(lr__factor_core *core, const lr__factor_problem *p
     double *w = NULL;
     int64_t m = problem->out, n = problem->in;
     *core = (lr__factor_core){.rows = m < n ? m : n, .in = n};
-    LR_TRY(lr__factor_weight(&w, problem));
+    LR_TRY(lr__factor_turned(&w, problem));
     if (m > n) {
         LR_TRY(lr__new_aligned(&core->k, (size_t)n * (size_t)n, sizeof *core->k));
         LR_TRY(lr__dqr(m, n, w, core->k));

@@ -26,7 +26,7 @@ int32_t lr__factor_sketch_applies(const lr__factor_problem *problem, int64_t ran
 typedef struct finder {
     const lr__factor_problem *problem;
     int64_t out, in, width;
-    double *weight;  /* W [out, in] */
+    double *weight;  /* W [out, in], or H' W */
     double *product; /* W M [out, in] */
     double *v;       /* [out, width], orthonormal columns */
     double *half;    /* [width, in] */
@@ -39,7 +39,7 @@ static lr_status finder_new(finder *f, const lr__factor_problem *problem, int32_
     lr__factor_norm norm = {0};
     size_t m = (size_t)problem->out, n = (size_t)problem->in, l = (size_t)width;
     *f = (finder){.problem = problem, .out = problem->out, .in = problem->in, .width = width};
-    LR_TRY(lr__factor_weight(&f->weight, problem));
+    LR_TRY(lr__factor_turned(&f->weight, problem));
     LR_TRY(lr__new_aligned(&f->product, m * n, sizeof *f->product));
     LR_TRY(lr__new_aligned(&f->v, m * l, sizeof *f->v));
     LR_TRY(lr__new_aligned(&f->half, l * n, sizeof *f->half));

@@ -201,12 +201,15 @@ static lr_status check_shared(const lr_plan_opts *o, int32_t storage, int32_t ki
 }
 
 static lr_status check_weights(const lr_plan_opts *o, int32_t kind) {
-    int32_t is_energy = kind >= LR__ALLOCATION_ENERGY && kind <= LR__ALLOCATION_SENSITIVITY;
+    int32_t is_energy = (kind >= LR__ALLOCATION_ENERGY && kind <= LR__ALLOCATION_SENSITIVITY) ||
+                        kind == LR__ALLOCATION_FIRST_ORDER;
     if (o->weights && !is_energy)
         return lr__fail(LR_E_INVALID, "weights: the allocation %s takes none",
                         lr__allocation_name(kind));
     if (!o->weights && kind == LR__ALLOCATION_SENSITIVITY)
         return lr__fail(LR_E_INVALID, "allocation sensitivity needs weights");
+    if (!o->stats && kind == LR__ALLOCATION_FIRST_ORDER)
+        return lr__fail(LR_E_INVALID, "allocation first-order needs statistics with gradients");
     return LR_OK;
 }
 

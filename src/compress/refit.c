@@ -165,7 +165,9 @@ static lr_status refit_rounded(lr__refit *r, const lr__refit_opts *o, float *lef
     lr_status status = LR_OK;
     LR_TRY(narrow(right, r->right, r->rank, r->in, o, "right factor"));
     if (o->dtype != LR_F32) LR_TRY(lr__refit_left(r));
-    status = narrow(left, r->left, r->out, r->rank, o, "left factor");
+    if (r->side) LR_TRY(lr__factor_side_return(r->side, r->rank, r->left));
+    LR_TRY(narrow(left, r->left, r->out, r->rank, o, "left factor"));
+    if (r->side) status = lr__factor_side_turn(r->side, r->rank, r->left);
 done:
     return status;
 }
@@ -187,15 +189,17 @@ lr_status lr__refit_factors(lr__factors *f, const lr__factor_problem *problem,
     int64_t m = problem->out, n = problem->in, k = f->rank;
     double *weight = NULL;
     lr__factor_norm norm = {0};
-    lr__refit r = {.out = m, .in = n, .rank = k, .norm = &norm};
+    const lr__factor_side side = lr__factor_side_of(problem);
+    lr__refit r = {.out = m, .in = n, .rank = k, .norm = &norm, .side = &side};
     *stored = 0;
     lr__blas_enter();
     LR_TRY(lr__factor_norm_new(&norm, problem, o->method));
-    LR_TRY(lr__factor_weight(&weight, problem));
+    LR_TRY(lr__factor_turned(&weight, problem));
     r.weight = weight;
     LR_TRY(lr__new_aligned(&r.left, (size_t)m * (size_t)k, sizeof *r.left));
     LR_TRY(lr__new_aligned(&r.right, (size_t)k * (size_t)n, sizeof *r.right));
     widen(r.left, f->left, m * k);
+    LR_TRY(lr__factor_side_turn(&side, k, r.left));
     widen(r.right, f->right, k * n);
     for (int32_t i = 0; i < o->rounds; i++) {
         LR_TRY(lr__refit_left(&r));
@@ -250,6 +254,21 @@ done:
     return status;
 }
 
+/* The whole product against W: rows of different weight do not add up. */
+static lr_status judge_pivot(double *stored, const lr__pivot *pivot,
+                             const lr__factor_problem *problem) {
+    int64_t k = pivot->rank, rest = pivot->out - k;
+    float *left = NULL;
+    lr_status status = lr__new(&left, (size_t)pivot->out * (size_t)k, sizeof *left);
+    if (status < 0) return status;
+    for (int64_t i = 0; i < k; i++) left[pivot->picked[i] * k + i] = 1;
+    for (int64_t i = 0; i < rest; i++)
+        memcpy(left + pivot->rest[i] * k, pivot->mix + i * k, (size_t)k * sizeof *left);
+    status = lr__factor_loss(stored, problem, k, left, pivot->rows);
+    lr__free(left);
+    return status;
+}
+
 lr_status lr__refit_pivot(lr__pivot *pivot, lr__factors *f, const lr__factor_problem *problem,
                           const lr__refit_opts *o, double *stored) {
     lr_status status = LR_OK;
@@ -261,6 +280,8 @@ lr_status lr__refit_pivot(lr__pivot *pivot, lr__factors *f, const lr__factor_pro
     LR_TRY(lr__factor_norm_new(&norm, problem, o->method));
     for (int i = 0; i < (rest ? 2 : 1); i++)
         LR_TRY(refit_half(&halves[i], pivot, f, problem, &norm, o, stored));
+    const lr__factor_side side = lr__factor_side_of(problem);
+    if (!lr__factor_side_is_identity(&side)) LR_TRY(judge_pivot(stored, pivot, problem));
     pivot->largest = 0;
     for (int64_t i = 0; i < rest * pivot->rank; i++)
         pivot->largest = fmax(pivot->largest, fabs((double)pivot->mix[i]));

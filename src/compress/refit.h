@@ -6,7 +6,8 @@
  *     left  += E M right' (right M right')^-1        right += (left' left)^-1 left' E
  *
  * Each is a step from where the factor stands, slightly damped, so it never raises the loss, adds
- * nothing at an optimum, and leaves alone what M says nothing of. Alternated they converge to the
+ * nothing at an optimum, and leaves alone what M says nothing of. Where errors of the outputs are
+ * weighted too, by H H', all of this happens to H' W and H' left. Alternated they converge to the
  * optimum, one subspace iteration on W M W' in each round. The second holds for every M.
  */
 #ifndef LR_COMPRESS_REFIT_H
@@ -20,6 +21,8 @@ typedef struct lr__refit {
     int64_t out, in, rank;
     const double *weight; /* W [out, in] */
     const lr__factor_norm *norm;
+    const lr__factor_side
+        *side;     /* weight and left stand in the coordinates H' y; NULL: as they are */
     double *left;  /* [out, rank] */
     double *right; /* [rank, in] */
 } lr__refit;
@@ -42,7 +45,8 @@ typedef struct lr__refit_opts {
 lr_status lr__refit_factors(lr__factors *factors, const lr__factor_problem *problem,
                             const lr__refit_opts *opts, double *stored);
 /* Rounds the rows of a pivot form and updates its mix; the rest as above, `rounds` aside. The bias
- * is that of `factors`. */
+ * is that of `factors`. The mix is fitted to each row of W by itself, in the norm of the inputs;
+ * *stored knows the weights of the outputs too. */
 lr_status lr__refit_pivot(lr__pivot *pivot, lr__factors *factors, const lr__factor_problem *problem,
                           const lr__refit_opts *opts, double *stored);
 

@@ -46,6 +46,9 @@ lr_status lr__slopes_count(lr__slopes *slopes, const lr_linear *linear, lr__aren
 lr_status lr__slopes_add(lr__slopes *slopes, const lr__slopes *from, const lr__device *device,
                          lr__arena *arena, double weight);
 
+/* What LEMS shrinks the moments of inputs and of derivatives by. */
+extern const double lr__input_shrinkage, lr__output_shrinkage;
+
 /* Modules of one input, their weights on one another as one matrix. */
 typedef struct lr__slope_stack {
     const lr__slopes *items[LR__GROUP_MOST];

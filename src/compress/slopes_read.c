@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+const double lr__input_shrinkage = 0.1, lr__output_shrinkage = 0.3;
+
 /* A channel counts at least this share of what channels count on average. */
 static const double scale_floor = 1e-6;
 

@@ -136,8 +136,10 @@ lr_status lr__stats_slopes_of(const lr__slopes **out, const lr_stats *stats,
     lr_status status = lr__stats_find(stats, linear->name, &index);
     if (status < 0) return status;
     if (!stats->slopes || !(stats->slopes[index].weight > 0))
-        return lr__fail(LR_E_NOTFOUND, "%s: the statistics hold no gradients, expected some "
-                                       "collected with them", linear->name);
+        return lr__fail(LR_E_NOTFOUND,
+                        "%s: the statistics hold no gradients, expected some "
+                        "collected with them",
+                        linear->name);
     *out = &stats->slopes[index];
     if ((*out)->in == linear->in && (*out)->outputs.size == linear->out) return LR_OK;
     return lr__fail(LR_E_SHAPE, "%s: gradients of [%lld, %lld], expected [%lld, %lld]",

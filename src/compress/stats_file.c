@@ -131,7 +131,7 @@ static lr_status write_file(const lr_stats *stats, const char *path) {
         for (size_t v = 0; v < VECTORS; v++)
             if (!(m->missing & vectors[v].missing))
                 LR_TRY(lr__stats_put(writer, vector_of(m, v), m->size,
-                                  vectors[v].is_mean ? 1 / m->weight : 1));
+                                     vectors[v].is_mean ? 1 / m->weight : 1));
     }
     if (stats->slopes) LR_TRY(lr__stats_put_slopes(stats, writer));
     LR_TRY(lr__safetensors_finish(writer));
@@ -155,7 +155,8 @@ done:
     return status;
 }
 
-static const lr__stored *find_part(const lr__stats_reader *r, const char *module, const char *part) {
+static const lr__stored *find_part(const lr__stats_reader *r, const char *module,
+                                   const char *part) {
     char name[NAME_SIZE];
     snprintf(name, sizeof name, "%s.%s", module, part);
     return lr__stored_find(r->list, name);
@@ -192,15 +193,15 @@ static lr_status read_moments(const lr__stats_reader *r, const char *leader, lr_
     lr_status status = LR_OK;
     int64_t packed = m->size * (m->size + 1) / 2;
     double share = m->root ? sqrt(m->weight) : m->weight;
-    LR_TRY(
-        lr__stats_read_part(r, leader, second_name(r->stats), m->root ? m->root : m->gram, packed, share));
+    LR_TRY(lr__stats_read_part(r, leader, second_name(r->stats), m->root ? m->root : m->gram,
+                               packed, share));
     if (m->root) unpack_root(m->root, m->size);
     for (size_t v = 0; v < VECTORS; v++) {
         if (vectors[v].missing && !find_part(r, leader, vectors[v].name))
             m->missing |= vectors[v].missing;
         else
             LR_TRY(lr__stats_read_part(r, leader, vectors[v].name, vector_of(m, v), m->size,
-                                vectors[v].is_mean ? m->weight : 1));
+                                       vectors[v].is_mean ? m->weight : 1));
     }
 done:
     return status;

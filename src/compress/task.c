@@ -11,7 +11,7 @@
 typedef struct numbers {
     lr__factor_problem problem;
     float *weight, *bias;
-    double *gram, *mean, *scale, *root;
+    double *gram, *mean, *scale, *root, *out_scale, *out_root;
 } numbers;
 
 /* Weights and biases on one another. */
@@ -43,7 +43,23 @@ done:
 static lr_status read_scale(numbers *n, const lr__task *t) {
     lr_status status = lr__new_aligned(&n->scale, (size_t)t->moments->size, sizeof *n->scale);
     if (status < 0) return status;
+    switch (t->how->gradients) {
+    case LR__GRADIENTS_FISHER: lr__slopes_fisher(&t->slopes, n->scale); return LR_OK;
+    case LR__GRADIENTS_IMPORTANCE:
+        status = lr__new_aligned(&n->out_scale, (size_t)t->out, sizeof *n->out_scale);
+        if (status >= 0) lr__slopes_importance(&t->slopes, n->scale, n->out_scale);
+        return status;
+    }
     return lr__moments_scale(t->moments, t->how->statistic, t->how->alpha, n->scale);
+}
+
+/* Both moments of KFAC, shrunk. */
+static lr_status read_sides(numbers *n, const lr__task *t) {
+    size_t outs = (size_t)t->out;
+    lr_status status = lr__new_aligned(&n->out_root, outs * outs, sizeof *n->out_root);
+    if (status < 0) return status;
+    lr__shrink(n->gram, t->moments->size, t->how->in_shrinkage);
+    return lr__slopes_root(&t->slopes, t->how->out_shrinkage, n->out_root);
 }
 
 /* What the method and its refits need of the moments, and no more. */
@@ -57,7 +73,8 @@ static lr_status read_moments(numbers *n, const lr__task *t) {
     if (method == LR__FACTOR_ASVD && !t->how->refits) goto done;
     if (method == LR__FACTOR_AFM) LR_TRY(lr__new_aligned(&n->mean, ins, sizeof *n->mean));
     LR_TRY(lr__new_aligned(&n->gram, ins * ins, sizeof *n->gram));
-    status = lr__moments_read(t->moments, n->gram, n->mean);
+    LR_TRY(lr__moments_read(t->moments, n->gram, n->mean));
+    if (t->how->gradients == LR__GRADIENTS_KFAC) status = read_sides(n, t);
 done:
     return status;
 }
@@ -79,6 +96,8 @@ static lr_status read_numbers(numbers *n, const lr__task *t) {
                                       .bias = n->mean ? n->bias : NULL,
                                       .scale = n->scale,
                                       .root = n->root,
+                                      .out_scale = n->out_scale,
+                                      .out_root = n->out_root,
                                       .name = first->name};
 done:
     return status;
@@ -91,22 +110,32 @@ static void clear_numbers(numbers *n) {
     lr__aligned_free(n->mean);
     lr__aligned_free(n->scale);
     lr__aligned_free(n->root);
+    lr__aligned_free(n->out_scale);
+    lr__aligned_free(n->out_root);
 }
 
-/* The norm refits work in: that of the outputs for rounds, for rounding the method's own. */
-static int32_t refit_norm(const lr__task *t) {
-    int32_t method = t->how->method;
-    int32_t is_of_weights = method == LR__FACTOR_SVD || method == LR__FACTOR_ASVD;
-    return t->how->refits && t->moments && is_of_weights ? LR__FACTOR_PCA : method;
+/* The norm refits work in: that of the outputs for rounds behind methods of the weights, else the
+ * method's own. */
+static lr__factor_problem refit_problem(const lr__task *t, const lr__factor_problem *problem,
+                                        int32_t *method) {
+    lr__factor_problem refitted = *problem;
+    *method = t->how->method;
+    int32_t is_of_weights = *method == LR__FACTOR_SVD || *method == LR__FACTOR_ASVD;
+    if (t->how->refits && t->moments && is_of_weights) {
+        *method = LR__FACTOR_PCA;
+        refitted.out_scale = NULL;
+    }
+    return refitted;
 }
 
 /* The pivot form is made of whole numbers and rounded as such. */
-static lr_status store(lr__task *t, const lr__factor_problem *problem) {
+static lr_status store(lr__task *t, const lr__factor_problem *factorised) {
     lr_status status = LR_OK;
-    lr__refit_opts o = {.method = refit_norm(t),
-                        .rounds = t->how->refits,
+    lr__refit_opts o = {.rounds = t->how->refits,
                         .dtype = t->is_pivot ? LR_F32 : t->how->dtype,
                         .kernels = t->linears[0]->ctx->device.kernels};
+    const lr__factor_problem refitted = refit_problem(t, factorised, &o.method);
+    const lr__factor_problem *problem = &refitted;
     t->stored = t->factors.measured;
     if (o.rounds || o.dtype != LR_F32)
         LR_TRY(lr__refit_factors(&t->factors, problem, &o, &t->stored));

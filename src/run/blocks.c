@@ -348,13 +348,18 @@ static lr_status find_sequential(const char *name, int32_t *sequential) {
 }
 
 static lr_status check_opts(lr__blocks *b) {
-    int32_t method = 0;
+    int32_t method = 0, gradients = 0;
     const lr_compress_opts *o = &b->opts;
     lr_status status = find_sequential(o->sequential, &b->sequential);
-    if (status >= 0) status = lr__compress_method(o->method, &method);
+    if (status >= 0) status = lr__compress_method(o->method, &method, &gradients);
     if (status < 0) return status;
     if (method == LR__FACTOR_SVD && !o->refits)
         return lr__fail(LR_E_INVALID, "method svd looks at no inputs and needs no texts");
+    if (gradients)
+        return lr__fail(LR_E_UNSUPPORTED,
+                        "method %s needs gradients, which no block has alone; lr_stats_collect() "
+                        "and lr_compress() are expected",
+                        o->method);
     b->exact = method == LR__FACTOR_QR;
     if (method == LR__FACTOR_AFM && b->sequential == LR__SEQUENTIAL_ANCHORED)
         return lr__fail(LR_E_UNSUPPORTED, "method afm cannot be anchored, its means would shift");
