@@ -18,6 +18,10 @@ int command_collect(cli_job *job) {
         ARG("exact", ARG_FLAG, &samples.exact, NULL,
             "keep the triangular root of the inputs (QR), not their second moments: twice the "
             "work, no digits lost; --method qr needs it"),
+        ARG("gradients", ARG_FLAG, &samples.gradients, NULL,
+            "run backward passes too and keep how the loss depends on each module: about four "
+            "times "
+            "the work; --method fwsvd, iwsvd and kfac and --allocation first-order need it"),
     };
     TRY(JOB_BEGIN(job, options));
     TRY(samples_check(&samples));

@@ -13,9 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const methods[] = {"pca", "whiten", "whiten-eig", "svd",
-                                      "afm", "asvd",   "qr",         NULL};
-enum { METHOD_SVD = 3, METHOD_ASVD = 5, METHOD_QR = 6 };
+static const char *const methods[] = {"pca", "whiten", "whiten-eig", "svd",  "afm", "asvd",
+                                      "qr",  "fwsvd",  "iwsvd",      "kfac", NULL};
+enum { METHOD_SVD = 3, METHOD_ASVD = 5, METHOD_QR = 6, METHOD_FWSVD = 7 };
 static const char *const statistics[] = {"mean", "max", "rms", NULL};
 static const char *const sequentials[] = {"none", "shift", "anchored", NULL};
 static const char *const roundings[] = {"plain", "refit", NULL};
@@ -37,7 +37,13 @@ typedef struct compression {
     int32_t done;
 } compression;
 
-static int needs_stats(const compression *c) { return c->method != METHOD_SVD || c->refits > 0; }
+static int needs_gradients(const compression *c) {
+    return c->method >= METHOD_FWSVD || c->keep.allocation == KEEP_FIRST_ORDER;
+}
+
+static int needs_stats(const compression *c) {
+    return c->method != METHOD_SVD || c->refits > 0 || needs_gradients(c);
+}
 
 /* Whether the report is to lie in the folder that is yet to be written. */
 static int is_report_inside(const compression *c) {
@@ -62,6 +68,11 @@ static int check_blocks(compression *c, const cli_job *job) {
     if (c->blend >= 0 && strcmp(sequentials[c->sequential], "anchored"))
         return report_fail(CODE_USAGE, "--blend: expected with --sequential anchored");
     c->by_blocks = c->sequential || (job->memory && needs_stats(c) && !c->stats_path);
+    if (c->by_blocks && c->method >= METHOD_FWSVD)
+        return report_fail(CODE_USAGE,
+                           "--method %s: needs gradients of the whole model; with --memory or "
+                           "--sequential, another method is expected, or with --memory --stats",
+                           methods[c->method]);
     if (c->by_blocks && c->keep.allocation != KEEP_UNIFORM)
         return report_fail(CODE_USAGE, "--allocation: reads the statistics of all blocks at once; "
                                        "with --memory or --sequential, --plan is expected");
@@ -79,6 +90,7 @@ static int check(compression *c, const cli_job *job) {
                            c->alpha >= 0 ? "alpha" : "statistic");
     if (!c->stats_path && needs_stats(c)) TRY(samples_check(&c->samples));
     c->samples.exact = c->method == METHOD_QR;
+    c->samples.gradients = needs_gradients(c);
     c->samples.match = c->keep.match;
     TRY(check_blocks(c, job));
     if (c->by_blocks) TRY(work_name(&c->work, c->out));
@@ -248,7 +260,9 @@ int command_compress(cli_job *job) {
         ARG("method", ARG_CHOICE, &c.method, "NAME",
             "pca, whiten, whiten-eig or qr (least error of the outputs), svd (of the weights, "
             "needs no text), asvd (of the weights, input channels scaled), afm (pca with a new "
-            "bias) [default pca]",
+            "bias); from gradients, kfac (least error of the outputs as the loss sees them), fwsvd "
+            "and iwsvd (of the weights, channels scaled by their Fisher information or importance) "
+            "[default pca]",
             .choices = methods),
         ARG("statistic", ARG_CHOICE, &c.statistic, "NAME",
             "what asvd scales an input channel by: mean or max of |x|, or rms [default mean]",

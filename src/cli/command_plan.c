@@ -34,7 +34,7 @@ static int check(const planning *p) {
     int measures = k->allocation == KEEP_AUTO || (k->allocation == KEEP_SENSITIVITY && !k->weights);
     int code;
     TRY(keep_check(k, NULL));
-    if (measures && !p->stats_path)
+    if ((measures || k->allocation == KEEP_FIRST_ORDER) && !p->stats_path)
         return report_fail(CODE_USAGE,
                            "--allocation %s: --stats STATS is missing, from the "
                            "command collect",

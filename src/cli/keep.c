@@ -7,7 +7,8 @@
 
 const char *const keep_storages[] = {"pivot", "two-factor", "shared", NULL};
 const char *const keep_allocations[] = {
-    "uniform", "energy", "energy-normalised", "sensitivity", "effective-rank", "auto", NULL};
+    "uniform", "energy", "energy-normalised", "sensitivity", "effective-rank", "first-order",
+    "auto",    NULL};
 
 static int check_plan(const cli_keep *k) {
     if (k->match) return report_fail(CODE_USAGE, "--match: the modules stand in the plan already");

@@ -20,6 +20,7 @@ enum {
     KEEP_NORMALISED,
     KEEP_SENSITIVITY,
     KEEP_EFFECTIVE_RANK,
+    KEEP_FIRST_ORDER,
     KEEP_AUTO
 };
 
@@ -48,7 +49,8 @@ enum {
             .choices = keep_storages),                                                             \
         ARG("allocation", ARG_CHOICE, &(k)->allocation, "NAME",                                    \
             "how modules share: uniform, energy, energy-normalised, sensitivity, effective-rank, " \
-            "or, for plan, auto: the best of them on held-out text [default uniform]",             \
+            "first-order (what it does to the loss, from statistics with gradients) or, for "      \
+            "plan, auto: the best of them on held-out text [default uniform]",                     \
             .choices = keep_allocations),                                                          \
         ARG("floor", ARG_REAL, &(k)->floor, "F",                                                   \
             "of the other allocations: least rank of a module, as a share of the uniform one "     \

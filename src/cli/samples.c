@@ -135,6 +135,7 @@ int samples_count(const cli_samples *s, const lr_model *model, lr_stats **out) {
     lr_stats_opts_init(&opts, sizeof opts);
     if (s->match) opts.pattern = s->match;
     opts.exact = s->exact;
+    opts.gradients = s->gradients;
     TRY(report_status(lr_stats_new(out, model, &opts), WHILE_WORKING));
     for (int32_t i = 0; i < s->count; i++) {
         const lr_text *text = &s->whole[i];

@@ -14,7 +14,7 @@ typedef struct sample_text {
 typedef struct cli_samples {
     arg_list texts;
     double self_weight;
-    int32_t samples, window, exact;
+    int32_t samples, window, exact, gradients;
     const char *match;
     sample_text *items; /* texts.count of them */
     token_list written; /* by the model itself */

@@ -21,10 +21,9 @@ typedef struct lr__refit {
     int64_t out, in, rank;
     const double *weight; /* W [out, in] */
     const lr__factor_norm *norm;
-    const lr__factor_side
-        *side;     /* weight and left stand in the coordinates H' y; NULL: as they are */
-    double *left;  /* [out, rank] */
-    double *right; /* [rank, in] */
+    double *left;                /* [out, rank] */
+    double *right;               /* [rank, in] */
+    const lr__factor_side *side; /* weight and left are those of H' y; NULL: as they are */
 } lr__refit;
 
 lr_status lr__refit_left(const lr__refit *r);

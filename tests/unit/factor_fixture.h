@@ -159,7 +159,7 @@ static inline fixture fixture_new(shape s, int64_t tokens, double decay, double 
     free(q);
     fixture_moments(&f);
     f.problem = (lr__factor_problem){
-        s.m, s.n, f.weight, f.gram, f.mean, f.bias, "layer.q_proj", f.scale, f.root};
+        s.m, s.n, f.weight, f.gram, f.mean, f.bias, "layer.q_proj", f.scale, f.root, NULL, NULL};
     return f;
 }
 

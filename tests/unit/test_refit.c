@@ -19,7 +19,12 @@ static refit_case case_new(shape s, int64_t rank, int64_t tokens, double decay) 
     refit_case c = {.f = fixture_new(s, tokens, decay, 30)};
     c.weight = weight_of(&c.f);
     c.tails = fixture_tails(&c.f, LR__FACTOR_PCA);
-    c.r = (lr__refit){s.m, s.n, rank, c.weight, NULL, zeros(s.m * rank), zeros(rank * s.n)};
+    c.r = (lr__refit){.out = s.m,
+                      .in = s.n,
+                      .rank = rank,
+                      .weight = c.weight,
+                      .left = zeros(s.m * rank),
+                      .right = zeros(rank * s.n)};
     return c;
 }
 
