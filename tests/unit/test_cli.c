@@ -394,6 +394,28 @@ START_TEST(compress_takes_exact_statistics) {
 }
 END_TEST
 
+START_TEST(compress_takes_gradients) {
+    const char *folder = scratch_path("small"), *stats = scratch_path("stats");
+    const char *plan = scratch_path("plan");
+    RUN_JSON("collect", cli_model(), "--samples", "2", "--window", "16", "--gradients", "--out",
+             stats);
+    RUN_JSON("plan", cli_model(), "--keep", "0.5", "--stats", stats, "--allocation", "first-order",
+             "--floor", "0", "--out", plan);
+    RUN_JSON("compress", cli_model(), "--plan", plan, "--stats", stats, "--method", "kfac", "--out",
+             folder);
+    ck_assert_double_le(cli_number("kept_linear"), 0.5);
+    RUN_JSON("compress", cli_model(), "--keep", "0.5", "--stats", stats, "--method", "fwsvd",
+             "--out", folder, "--force");
+    check_compressed(folder);
+    RUN_JSON("compress", cli_model(), "--keep", "0.5", "--samples", "2", "--window", "16",
+             "--method", "iwsvd", "--out", folder, "--force");
+    check_compressed(folder);
+    RUN_JSON("compress", cli_model(), "--keep", "0.5", "--samples", "2", "--window", "16",
+             "--allocation", "first-order", "--out", folder, "--force");
+    ck_assert_double_le(cli_number("kept_linear"), 0.5);
+}
+END_TEST
+
 START_TEST(compress_by_weights_alone_densified) {
     const char *folder = scratch_path("dense");
     RUN_JSON("compress", cli_model(), "--keep", "0.5", "--method", "svd", "--densify", "--out",
@@ -514,6 +536,7 @@ Suite *cli_suite(void) {
     tcase_add_test(forms, compress_takes_stats_and_plan);
     tcase_add_test(forms, compress_scales_channels);
     tcase_add_test(forms, compress_takes_exact_statistics);
+    tcase_add_test(forms, compress_takes_gradients);
     tcase_add_test(forms, compress_by_weights_alone_densified);
     tcase_add_test(forms, convert_goes_both_ways);
     tcase_add_test(forms, convert_keeps_factors_or_multiplies_them_out);

@@ -50,6 +50,10 @@ START_TEST(usage_is_refused_before_any_work) {
               "--memory=1G", "--allocation=energy");
     RUN_FAILS(2, "svd looks at no inputs", "compress", "/nowhere", "--out", out, "--keep=.5",
               "--sequential=shift", "--method=svd");
+    RUN_FAILS(2, "--method kfac: needs gradients of the whole model", "compress", "/nowhere",
+              "--out", out, "--keep=.5", "--memory=1G", "--method=kfac");
+    RUN_FAILS(2, "--allocation first-order: --stats STATS is missing", "plan", "/nowhere", "--out",
+              out, "--keep=.5", "--allocation=first-order");
     RUN_FAILS(2, "are in no file", "compress", "/nowhere", "--out", out, "--keep=.5",
               "--sequential=shift", "--stats", text);
 }
