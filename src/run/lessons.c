@@ -67,11 +67,11 @@ lr_status lr__lessons_count(lr_stats *stats, lr_hooks *hooks, const int32_t *ids
     lr_status status = LR_OK;
     lr_session *session = NULL;
     lr__gradients gradients = {0};
-    int32_t fit = window < PASS_TOKENS ? PASS_TOKENS / window : 1;
+    int32_t most = window < PASS_TOKENS ? PASS_TOKENS / window : 1;
     lessons l = {.stats = stats, .window = window, .weight = weight};
     LR_FAIL_IF(window < 2, LR_E_INVALID, "gradients: window %d, expected 2 or more", window);
-    if (fit > LR__BATCH_WINDOWS) fit = LR__BATCH_WINDOWS;
-    l.rows = windows < fit ? (int32_t)windows : fit;
+    l.rows = lr__windows_at_once(stats->model, window, windows);
+    if (l.rows > most) l.rows = most;
     LR_TRY(lr_hook_add(hooks, stats->pattern, LR_BEFORE_BACKWARD, observe, &l, NULL));
     LR_TRY(train_lowest(&gradients, stats));
     LR_TRY(lr__windows_session(&session, stats->model, l.rows, window, hooks));
