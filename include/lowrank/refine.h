@@ -22,35 +22,35 @@ enum {
 
 /** Options of lr_refine(). */
 typedef struct lr_refine_opts {
-    size_t size;            /**< set by lr_refine_opts_init() */
-    const char *pattern;    /**< of the parameters that learn, by their names within a block, such as
-                                 "mlp.*"; default "*": factors, matrices left dense and the gains
-                                 of norms */
-    int32_t epochs;         /**< passes over the windows for each block; default 4 */
-    int32_t batch;          /**< windows of a step; default 4 */
-    int32_t window;         /**< tokens of a window; default 256 */
-    int32_t loss;           /**< LR_STREAM_RELATIVE (default), LR_STREAM_SQUARES or
-                                 LR_STREAM_COSINE */
-    double learning_rate;   /**< of AdamW at its height, behind a tenth of the steps, from where it
-                                 follows a cosine to a tenth of itself; default 2e-4 */
-    double weight_decay;    /**< default 0 */
-    double clip;            /**< most that the norm of a block's gradients may be; default 1 */
-    double dense_inputs;    /**< share of the loss on what enters the block in the dense model; the
-                                 rest is on what leaves the refined blocks below. Lillama has 0.5,
-                                 for twice the work of 0 and 1; default 0 */
-    double look_ahead;      /**< weight of the same loss behind the next block, as it was given;
-                                 default 0 */
-    double held_out;        /**< share of the windows, the last ones, that judge and are not learnt
-                                 from; the best state in their loss is kept; default 0.1 */
-    int32_t patience;       /**< epochs without a better one behind which a block is finished;
-                                 0 (default): never */
-    int32_t reserved;       /**< 0 */
-    uint64_t seed;          /**< of the order of windows */
-    const char *work;       /**< folder that exists: a finished block is kept there, as
-                                 lr_optimizer_save() writes it to block-N.safetensors, and a run
-                                 that was interrupted goes on behind the last of them, to the same
-                                 bits. It belongs to this run alone and the caller removes it; NULL
-                                 (default): none */
+    size_t size;          /**< set by lr_refine_opts_init() */
+    const char *pattern;  /**< of the parameters that learn, by their names within a block, such as
+                               "mlp.*"; default "*": factors, matrices left dense and the gains
+                               of norms */
+    int32_t epochs;       /**< passes over the windows for each block; default 4 */
+    int32_t batch;        /**< windows of a step; default 4 */
+    int32_t window;       /**< tokens of a window; default 256 */
+    int32_t loss;         /**< LR_STREAM_RELATIVE (default), LR_STREAM_SQUARES or
+                               LR_STREAM_COSINE */
+    double learning_rate; /**< of AdamW at its height, behind a tenth of the steps, from where it
+                               follows a cosine to a tenth of itself; default 2e-4 */
+    double weight_decay;  /**< default 0 */
+    double clip;          /**< most that the norm of a block's gradients may be; default 1 */
+    double dense_inputs;  /**< share of the loss on what enters the block in the dense model; the
+                               rest is on what leaves the refined blocks below. Lillama has 0.5,
+                               for twice the work of 0 and 1; default 0 */
+    double look_ahead;    /**< weight of the same loss behind the next block, as it was given;
+                               default 0 */
+    double held_out;      /**< share of the windows, the last ones, that judge and are not learnt
+                               from; the best state in their loss is kept; default 0.1 */
+    int32_t patience;     /**< epochs without a better one behind which a block is finished;
+                               0 (default): never */
+    int32_t reserved;     /**< 0 */
+    uint64_t seed;        /**< of the order of windows */
+    const char *work;     /**< folder that exists: a finished block is kept there, as
+                               lr_optimizer_save() writes it to block-N.safetensors, and a run
+                               that was interrupted goes on behind the last of them, to the same
+                               bits. It belongs to this run alone and the caller removes it; NULL
+                               (default): none */
 } lr_refine_opts;
 
 /** Writes the defaults, which suit a processor; @p size is `sizeof *opts`. */
