@@ -21,6 +21,7 @@
 #include <lowrank/learn.h>
 #include <lowrank/train.h>
 #include <lowrank/refine.h>
+#include <lowrank/distill.h>
 #include <lowrank/eval.h>
 #include <lowrank/sensitivity.h>
 

@@ -286,6 +286,7 @@ START_TEST(test_plan) {
 END_TEST
 
 static lr_plan *given_plan;
+static lr_model *given_student;
 static lr_stats *given_stats;
 static const char *given_method;
 
@@ -412,6 +413,41 @@ START_TEST(test_optimizer) {
 }
 END_TEST
 
+/* A call that fails may leave masters in the student, of the same values. */
+static void distil(void) {
+    lr_model *copy;
+    lr_distill_opts opts;
+    lr_distill_opts_init(&opts, sizeof opts);
+    opts.steps = 2;
+    opts.batch = 1;
+    opts.window = WINDOW;
+    opts.held_out = 1;
+    opts.stream = given_method;
+    opts.folder = scratch_path("weights");
+    ATTEMPT(lr_model_clone(&copy, given_student));
+    ATTEMPT(lr_distill(copy, model, NULL, ids, TEXT, &opts, NULL, NULL));
+    lr_model_free(copy);
+}
+
+START_TEST(test_distill) {
+    static const char *const streams[] = {"teacher", "shift", "anchored"};
+    lr_plan_opts opts;
+    lr_compress_opts compress_opts;
+    open_named("llama-f32");
+    lr_plan_opts_init(&opts, sizeof opts);
+    opts.ranks = "{\"v_proj\": 3, \"down_proj\": 5}";
+    CHECK_OK(lr_plan_new(&given_plan, model, &opts));
+    lr_compress_opts_init(&compress_opts, sizeof compress_opts);
+    compress_opts.method = "svd";
+    CHECK_OK(lr_model_clone(&given_student, model));
+    CHECK_OK(lr_compress(given_student, given_plan, NULL, &compress_opts, NULL, NULL));
+    lr_plan_free(given_plan);
+    given_method = streams[_i];
+    refuse_each(distil);
+    lr_model_free(given_student);
+}
+END_TEST
+
 /* --- judging --- */
 
 static void evaluate(void) {
@@ -484,6 +520,7 @@ Suite *faults_suite(void) {
     tcase_add_test(tests, test_linear);
     tcase_add_loop_test(tests, test_save, 0, 2);
     tcase_add_test(tests, test_optimizer);
+    tcase_add_loop_test(tests, test_distill, 0, 3);
     tcase_add_test(tests, test_eval);
     tcase_add_test(tests, test_generate);
     tcase_add_test(tests, test_self_text);
