@@ -42,6 +42,7 @@ int command_compress(cli_job *job);
 int command_convert(cli_job *job);
 int command_train(cli_job *job);
 int command_recover(cli_job *job);
+int command_distill(cli_job *job);
 
 /* Reads the command line; CODE_HELP when help was asked for and printed. */
 int job_begin(cli_job *job, const arg *options, size_t count);

@@ -27,7 +27,7 @@ enum {
 #define KEEP_DEFAULT \
     { .floor = 0.95 }
 
-#define KEEP_OPTIONS(k)                                                                            \
+#define KEEP_SIZE_OPTIONS(k)                                                                       \
     ARG("keep", ARG_REAL, &(k)->linear, "R",                                                       \
         "share of the linears' parameters to keep, such as 0.8", .most = 1, .above = 1),           \
         ARG("keep-model", ARG_REAL, &(k)->model, "R",                                              \
@@ -40,7 +40,10 @@ enum {
             "modules share what these ranks leave"),                                               \
         ARG("match", ARG_TEXT, &(k)->match, "PATTERN",                                             \
             "modules that may change, such as '*.mlp.*' or '{q,k}_proj' [default: the linears of " \
-            "each block]"),                                                                        \
+            "each block]")
+
+#define KEEP_OPTIONS(k)                                                                            \
+    KEEP_SIZE_OPTIONS(k),                                                                          \
         ARG("storage", ARG_CHOICE, &(k)->storage, "FORM",                                          \
             "pivot (a matrix of rank r in r (out + in - r) numbers, without loss), two-factor (r " \
             "(out + in) numbers), shared (two factors, the right one common to q, k and v, and "   \

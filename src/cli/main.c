@@ -41,6 +41,15 @@ static const cli_command commands[] = {
      "Writes a model as a Hugging Face folder or as a GGUF file for llama.cpp and its relatives. A "
      "factorised model stays factorised in a folder; GGUF has plain matrices only.",
      "lowrank convert smaller/ --out smaller.gguf --dtype q8_0 --densify"},
+    {"distill", command_distill,
+     "MODEL --out DIR (--keep R | --ranks JSON | --plan PLAN) [--text FILE]... [options]",
+     "a smaller model, each factorised module trained against its own layer",
+     "Factorises linear modules and trains each of them, by itself, to give the outputs of the "
+     "layer it replaces, while the model runs: on the layer's own inputs, on those behind the "
+     "smaller modules (shift), or on those towards the outputs of the whole model (anchored). The "
+     "values with the least held-out loss are kept.",
+     "lowrank distill model/ --ranks '{\"q_proj\": 384, \"gate_proj\": 512}' --text wiki.txt "
+     "--stream anchored --out smaller/"},
     {"train", command_train, "MODEL --out DIR [--text FILE]... [--train PATTERN] [options]",
      "a model whose parameters learnt from text or from a teacher",
      "Trains the parameters that patterns name, all by default, by the loss of the next token or "
