@@ -63,23 +63,23 @@ static int32_t depths_ahead(const lr__refining *r) {
 
 static lr_status run_blocks(lr__refining *r, lr_refine_fn fn, void *user) {
     lr_status status = LR_OK;
-    int32_t ahead = depths_ahead(r);
+    int32_t ahead = depths_ahead(r), trained = 0, found = 0;
     for (int32_t d = 0; d < ahead - 1; d++)
         LR_TRY(lr__refine_move(r, r->runner, d, r->dense[d], r->dense[d + 1]));
     for (r->layer = 0; r->layer < r->layers; r->layer++) {
         if (r->layer + ahead <= r->layers)
             LR_TRY(lr__refine_move(r, r->runner, r->layer + ahead - 1, r->dense[ahead - 1],
                                    r->dense[ahead]));
-        LR_TRY(lr__refine_block(r));
-        LR_FAIL_IF(fn && r->trained && fn(&r->event, user), LR_E_CANCELLED,
+        LR_TRY(lr__refine_block(r, &found));
+        trained += found;
+        LR_FAIL_IF(found && fn && fn(&r->event, user), LR_E_CANCELLED,
                    "refinement was cancelled at block %d", r->layer);
         if (r->layer + 1 < r->layers)
             LR_TRY(lr__refine_move(r, r->learner, r->layer, r->behind, r->behind));
         turn_streams(r);
         LR_TRY(lr__progress(r->draft->ctx, "refine", r->layer + 1, r->layers));
     }
-    LR_FAIL_IF(!r->trained, LR_E_NOTFOUND, "no parameter of a block matches \"%s\"",
-               r->opts.pattern);
+    LR_FAIL_IF(!trained, LR_E_NOTFOUND, "no parameter of a block matches \"%s\"", r->opts.pattern);
 done:
     return status;
 }

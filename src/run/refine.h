@@ -37,10 +37,9 @@ struct lr__refining {
                                      it and the next one there; the last NULL without look-ahead */
     lr__comparison compared[LR__REFINE_DEPTHS];
     lr_segment *segments;
-    float *x;        /* [a batch's tokens, hidden] */
-    int64_t *order;  /* of the windows that are learnt */
-    int32_t depths;  /* blocks whose output is compared now */
-    int32_t trained; /* blocks */
+    float *x;       /* [a batch's tokens, hidden] */
+    int64_t *order; /* of the windows that are learnt */
+    int32_t depths; /* blocks whose output is compared now */
     lr_refine_event event;
 };
 
@@ -48,7 +47,8 @@ size_t lr__refine_window_bytes(const lr__refining *r);
 /* Moves a stream of all windows through one block of a session's model. Tokens enter block 0. */
 lr_status lr__refine_move(lr__refining *r, lr_session *session, int32_t layer,
                           const lr__spill *from, lr__spill *to);
-/* Lets block r->layer learn, or takes up what an interrupted run left of it. */
-lr_status lr__refine_block(lr__refining *r);
+/* Lets block r->layer learn, or takes up what an interrupted run left of it; *found is 0 when
+ * nothing of it learns. */
+lr_status lr__refine_block(lr__refining *r, int32_t *found);
 
 #endif

@@ -253,19 +253,17 @@ done:
     return status;
 }
 
-lr_status lr__refine_block(lr__refining *r) {
+lr_status lr__refine_block(lr__refining *r, int32_t *found) {
     lr_status status = LR_OK;
-    int32_t found = 0;
     double begin = lr__seconds();
     r->event = (lr_refine_event){.size = sizeof r->event, .layer = r->layer};
     r->depths = r->opts.look_ahead > 0 && r->layer + 1 < r->layers ? LR__REFINE_DEPTHS : 1;
-    LR_TRY(make_optimizer(r, &found));
+    LR_TRY(make_optimizer(r, found));
     LR_TRY(watch(r));
-    if (found) LR_TRY(finish_block(r));
+    if (*found) LR_TRY(finish_block(r));
     unwatch(r);
     lr_optimizer_free(r->optimizer);
     r->optimizer = NULL;
-    r->trained += found;
     r->event.seconds = lr__seconds() - begin;
 done:
     return status;
