@@ -108,10 +108,11 @@ def decode(args):
             folder = Path(scratch) / dtype
             run(args.command, "convert", args.model, "--out", folder, "--dtype", dtype, "--quiet")
             found[dtype] = decode_folder(args, folder)
-        small = Path(scratch) / "small"
-        run(args.command, "compress", args.model, "--out", small, "--method", "svd", "--keep", 0.8,
-            "--self-text", 0, "--quiet")  # fmt: skip
-        found["bf16, keep 0.8"] = decode_folder(args, small)
+        for dtype in ("f32", "bf16", "q8_0"):
+            small = Path(scratch) / f"small-{dtype}"
+            run(args.command, "compress", args.model, "--out", small, "--method", "svd", "--keep",
+                0.8, "--self-text", 0, "--dtype", dtype, "--quiet")  # fmt: skip
+            found[f"{dtype}, keep 0.8"] = decode_folder(args, small)
     return found
 
 
