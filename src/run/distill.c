@@ -181,8 +181,8 @@ static lr_status due(lr__pupil *p) {
 
 static lr_status teach(lr__pupil *p, const lr_tensor *x, const float *target) {
     distillation *d = p->owner;
-    lr__lesson lesson = {.arena = &d->arena, .x = x->data, .target = target, .rows = x->shape[0]};
-    return d->is_measuring ? lr__pupil_measure(p, &lesson) : lr__pupil_learn(p, &lesson, due);
+    lr__example example = {.arena = &d->arena, .x = x->data, .target = target, .rows = x->shape[0]};
+    return d->is_measuring ? lr__pupil_measure(p, &example) : lr__pupil_learn(p, &example, due);
 }
 
 static lr_status behind_teacher(const lr_hook_event *event, void *user) {

@@ -32,18 +32,18 @@ lr_status lr__pupil_begin(lr__pupil *p, lr_model *student, const lr_model *teach
 void lr__pupil_clear(lr__pupil *p);
 
 /* What the module makes of x [rows, in], against target [rows, out]. */
-typedef struct lr__lesson {
+typedef struct lr__example {
     lr__arena *arena;
     const float *x, *target;
     int64_t rows;
-} lr__lesson;
+} lr__example;
 
 /* Adds to the sums of a measurement. */
-lr_status lr__pupil_measure(lr__pupil *p, const lr__lesson *lesson);
+lr_status lr__pupil_measure(lr__pupil *p, const lr__example *example);
 /* The loss of a call, and gradients. `due` is called between the two, where the loss is known and
  * the values are those it belongs to; a module that stops there gets no gradients. */
 typedef lr_status (*lr__pupil_fn)(lr__pupil *p);
-lr_status lr__pupil_learn(lr__pupil *p, const lr__lesson *lesson, lr__pupil_fn due);
+lr_status lr__pupil_learn(lr__pupil *p, const lr__example *example, lr__pupil_fn due);
 
 /* Mean of the last losses, `most` of them or as many as there are. */
 double lr__pupil_mean(const lr__pupil *p, int32_t most);

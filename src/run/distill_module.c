@@ -6,7 +6,7 @@
 
 #include "base/file.h"
 #include "nn/linear.h"
-#include "optim/optimizer.h"
+#include "optim/values.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -56,21 +56,7 @@ static lr_status check_sizes(const lr_linear *student, const lr_linear *teacher)
 
 /* ---- values ---- */
 
-static void copy_values(const lr__pupil *p, int32_t is_back) {
-    float *best = p->best;
-    for (size_t i = 0; i < p->optimizer->count; i++) {
-        const lr__trained *item = &p->optimizer->items[i];
-        float *values = lr__param_floats(item->param);
-        size_t bytes = (size_t)item->count * sizeof *values;
-        if (is_back)
-            memcpy(values, best, bytes);
-        else
-            memcpy(best, values, bytes);
-        best += item->count;
-    }
-}
-
-void lr__pupil_restore(lr__pupil *p) { copy_values(p, 1); }
+void lr__pupil_restore(lr__pupil *p) { lr__values_write(p->optimizer, p->best); }
 
 void lr__pupil_judge(lr__pupil *p, double value, int32_t patience) {
     p->stale++;
@@ -78,7 +64,7 @@ void lr__pupil_judge(lr__pupil *p, double value, int32_t patience) {
         p->least = value;
         p->best_step = lr_optimizer_steps(p->optimizer);
         p->stale = 0;
-        copy_values(p, 0);
+        lr__values_read(p->best, p->optimizer);
     }
     if (!patience || p->stale < patience) return;
     lr__pupil_restore(p);
@@ -113,8 +99,7 @@ lr_status lr__pupil_begin(lr__pupil *p, lr_model *student, const lr_model *teach
     lr_linear_free(p->linear); /* the one with masters has taken its place */
     p->linear = NULL;
     LR_TRY(lr_model_find_linear(student, name, &p->linear));
-    LR_TRY(lr__new_aligned(&p->best, (size_t)lr_optimizer_numbers(p->optimizer), sizeof *p->best));
-    copy_values(p, 0);
+    status = lr__values_new(&p->best, p->optimizer);
 done:
     return status;
 }
@@ -123,7 +108,7 @@ void lr__pupil_clear(lr__pupil *p) {
     lr_optimizer_free(p->optimizer);
     lr_linear_free(p->linear);
     lr_linear_free(p->target);
-    lr__aligned_free(p->best);
+    lr__free(p->best);
     lr__free(p->losses);
 }
 
@@ -161,20 +146,20 @@ typedef struct outcome {
 } outcome;
 
 /* In the arena until the caller's mark. */
-static lr_status compare(const lr__pupil *p, const lr__evaluation *e, const lr__lesson *lesson,
+static lr_status compare(const lr__pupil *p, const lr__evaluation *e, const lr__example *example,
                          outcome *out) {
     lr_status status = LR_OK;
     const lr_linear *const *linear = (const lr_linear *const *)&p->linear;
-    size_t rows = (size_t)lesson->rows;
-    comparison c = {.target = lesson->target, .width = p->linear->out};
+    size_t rows = (size_t)example->rows;
+    comparison c = {.target = example->target, .width = p->linear->out};
     *out = (outcome){0};
-    c.scale = 2 / ((double)lesson->rows * (double)c.width);
+    c.scale = 2 / ((double)example->rows * (double)c.width);
     LR_TRY(lr__arena_take(e->arena, &c.y, rows * (size_t)c.width, sizeof *c.y));
     LR_TRY(lr__arena_take(e->arena, &c.errors, rows, sizeof *c.errors));
     LR_TRY(lr__arena_take(e->arena, &c.energies, rows, sizeof *c.energies));
-    LR_TRY(
-        lr__linear_forward_kept(e, linear, 1, lesson->x, lesson->rows, &c.y, &c.width, &out->tape));
-    lr__pool_run(e->device->pool, lesson->rows, compare_row, &c);
+    LR_TRY(lr__linear_forward_kept(e, linear, 1, example->x, example->rows, &c.y, &c.width,
+                                   &out->tape));
+    lr__pool_run(e->device->pool, example->rows, compare_row, &c);
     out->dy = c.y;
     for (size_t row = 0; row < rows; row++) {
         out->error += c.errors[row];
@@ -188,14 +173,14 @@ done:
     return status;
 }
 
-lr_status lr__pupil_measure(lr__pupil *p, const lr__lesson *lesson) {
-    lr__evaluation e = {.device = &p->linear->ctx->device, .arena = lesson->arena, .batch = 1};
-    lr__arena_mark mark = lr__arena_here(lesson->arena);
+lr_status lr__pupil_measure(lr__pupil *p, const lr__example *example) {
+    lr__evaluation e = {.device = &p->linear->ctx->device, .arena = example->arena, .batch = 1};
+    lr__arena_mark mark = lr__arena_here(example->arena);
     outcome found;
-    lr_status status = compare(p, &e, lesson, &found);
-    lr__arena_release(lesson->arena, mark);
+    lr_status status = compare(p, &e, example, &found);
+    lr__arena_release(example->arena, mark);
     p->sum += found.error;
-    p->numbers += (double)lesson->rows * (double)p->linear->out;
+    p->numbers += (double)example->rows * (double)p->linear->out;
     return status;
 }
 
@@ -207,14 +192,14 @@ static lr_status note(lr__pupil *p, const outcome *found, double numbers) {
     return LR_OK;
 }
 
-lr_status lr__pupil_learn(lr__pupil *p, const lr__lesson *lesson, lr__pupil_fn due) {
+lr_status lr__pupil_learn(lr__pupil *p, const lr__example *example, lr__pupil_fn due) {
     lr_status status = LR_OK;
-    lr__evaluation e = {.device = &p->linear->ctx->device, .arena = lesson->arena, .batch = 1};
-    lr__arena_mark mark = lr__arena_here(lesson->arena);
+    lr__evaluation e = {.device = &p->linear->ctx->device, .arena = example->arena, .batch = 1};
+    lr__arena_mark mark = lr__arena_here(example->arena);
     const float *dy;
     outcome found;
-    LR_TRY(compare(p, &e, lesson, &found));
-    LR_TRY(note(p, &found, (double)lesson->rows * (double)p->linear->out));
+    LR_TRY(compare(p, &e, example, &found));
+    LR_TRY(note(p, &found, (double)example->rows * (double)p->linear->out));
     LR_TRY(due(p));
     if (p->is_done) goto done;
     dy = found.dy;
@@ -222,7 +207,7 @@ lr_status lr__pupil_learn(lr__pupil *p, const lr__lesson *lesson, lr__pupil_fn d
                                lr__optimizer_gradients(p->optimizer), NULL, 0, 0));
     status = lr_optimizer_step(p->optimizer, NULL);
 done:
-    lr__arena_release(lesson->arena, mark);
+    lr__arena_release(example->arena, mark);
     return status;
 }
 
