@@ -115,8 +115,8 @@ LR_API void lr_optimizer_free(lr_optimizer *optimizer);
  * @param opts      of the group they form; NULL: defaults
  * @param count     parameters added, without those trained already; NULL: not wanted
  * @return LR_E_NOTFOUND when no parameter matches that is not trained already; LR_E_UNSUPPORTED for
- *         one that is derived from others; LR_E_NUMERIC for one that is not finite. Nothing has
- *         changed then
+ *         one that is derived from others of which none is trained; LR_E_NUMERIC for one that is
+ *         not finite. Nothing has changed then
  */
 LR_API lr_status lr_optimizer_add_linear(lr_optimizer *optimizer, lr_linear *linear,
                                          const char *pattern, const lr_group_opts *opts,

@@ -15,6 +15,7 @@ typedef struct pass {
     lr__step step, teacher;
     lr__forward r;
     lr__backward b;
+    lr__derived_pass derived;
     int32_t lowest;        /* block where the backward pass ends */
     float **streams;       /* what entered each block from `lowest` on */
     lr__block_tape *tapes; /* of each block, or of the one in work */
@@ -92,7 +93,7 @@ static lr_status run_loss(pass *p, lr__loss_sums *sums) {
                          .head = head,
                          .hidden = p->hidden,
                          .dhidden = p->dhidden,
-                         .gradients = p->lesson->gradients};
+                         .gradients = &p->derived.gradients};
     lr__evaluation taught = p->teacher.evaluation;
     taught.arena = &step->session->arena;
     lr__loss_head teacher = {.e = &taught, .hidden = p->teacher.hidden};
@@ -135,7 +136,7 @@ static lr_status leave_block(pass *p, int32_t layer, int goes_on) {
 }
 
 static lr_status run_backward(pass *p) {
-    const lr__gradients *gradients = p->lesson->gradients;
+    const lr__gradients *gradients = &p->derived.gradients;
     const lr__graph *graph = p->step.graph;
     int32_t embeds = lr__gradient_of(gradients, graph->embedding) != NULL;
     lr_status status = LR_OK;
@@ -146,6 +147,7 @@ static lr_status run_backward(pass *p) {
     for (int32_t i = graph->block_count - 1; i >= p->lowest; i--)
         LR_TRY(leave_block(p, i, i > p->lowest || embeds));
     lr__backward_embed(&p->b);
+    status = lr__derived_end(&p->derived);
 done:
     return status;
 }
@@ -155,7 +157,9 @@ done:
 static lr_status run_pass(pass *p, lr__loss_sums *sums) {
     lr_status status = LR_OK;
     LR_TRY(lr__forward_begin(&p->r, &p->step));
-    p->lowest = lr__backward_lowest(p->step.graph, p->lesson->gradients, 0);
+    LR_TRY(lr__derived_begin(&p->derived, &p->step.session->derived, p->lesson->gradients,
+                             &p->step.session->arena));
+    p->lowest = lr__backward_lowest(p->step.graph, &p->derived.gradients, 0);
     LR_TRY(run_forward(p));
     LR_TRY(run_loss(p, sums));
     status = run_backward(p);
@@ -203,14 +207,16 @@ typedef struct blocks_pass {
     lr__step step;
     lr__forward r;
     lr__backward b;
+    lr__derived_pass derived;
     lr__block_tape *tapes; /* of each block */
 } blocks_pass;
 
 static lr_status enter_blocks(blocks_pass *p) {
     const lr__block_lesson *l = p->lesson;
     lr_status status = LR_OK;
-    LR_TRY(lr__arena_take(&p->step.session->arena, &p->tapes, (size_t)(l->last - l->first),
-                          sizeof *p->tapes));
+    lr__arena *arena = &p->step.session->arena;
+    LR_TRY(lr__derived_begin(&p->derived, &p->step.session->derived, l->gradients, arena));
+    LR_TRY(lr__arena_take(arena, &p->tapes, (size_t)(l->last - l->first), sizeof *p->tapes));
     LR_TRY(lr__forward_blocks(&p->r, l->first, l->first, l->first ? l->x : NULL));
     for (int32_t i = l->first; i < l->last; i++)
         LR_TRY(lr__forward_block_kept(&p->r, i, &p->tapes[i - l->first]));
@@ -221,16 +227,18 @@ done:
 static lr_status leave_blocks(blocks_pass *p) {
     const lr__block_lesson *l = p->lesson;
     size_t bytes = (size_t)p->step.tokens * (size_t)p->r.config->hidden_size * sizeof *p->b.dx;
-    int below = l->dx || (!l->first && lr__gradient_of(l->gradients, p->step.graph->embedding));
-    int32_t lowest = l->dx ? l->first : lr__backward_lowest(p->step.graph, l->gradients, l->first);
+    const lr__gradients *gradients = &p->derived.gradients;
+    int below = l->dx || (!l->first && lr__gradient_of(gradients, p->step.graph->embedding));
+    int32_t lowest = l->dx ? l->first : lr__backward_lowest(p->step.graph, gradients, l->first);
     lr_status status = LR_OK;
-    LR_TRY(lr__backward_new(&p->b, &p->r, l->gradients));
+    LR_TRY(lr__backward_new(&p->b, &p->r, gradients));
     memset(p->b.dx, 0, bytes);
     for (int32_t i = l->last - 1; i >= lowest; i--)
         LR_TRY(lr__backward_block(&p->b, i, &p->tapes[i - l->first], below || i > lowest));
     if (!l->first) lr__backward_embed(&p->b);
     if (l->dx) memcpy(l->dx, p->b.dx, bytes);
     memcpy(l->x, p->r.a.x, bytes);
+    status = lr__derived_end(&p->derived);
 done:
     return status;
 }

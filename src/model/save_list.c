@@ -1,5 +1,6 @@
 /* The list of tensors to write, and the JSON of the modules they belong to. */
 #include "model/save.h"
+#include "nn/derived.h"
 #include "tensor/dtype.h"
 
 #include <stdio.h>
@@ -30,6 +31,7 @@ static lr_status add(lr__outgoing_list *list, const lr__outgoing *item, const ch
     lr_status status = LR_OK;
     lr__outgoing full = *item;
     size_t room = strlen(module) + strlen(part) + 2;
+    LR_TRY(full.linear ? lr__linear_follow(full.linear) : lr__param_follow(full.param));
     LR_TRY(lr__grow(&list->items, &list->capacity, list->count + 1, sizeof *list->items));
     LR_TRY(lr__new(&full.name, room, 1));
     snprintf(full.name, room, "%s.%s", module, part);

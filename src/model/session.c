@@ -63,6 +63,7 @@ void lr_session_free(lr_session *session) {
     lr__free(session->rules);
     lr__free(session->rows);
     lr__free(session->frequencies);
+    lr__derived_clear(&session->derived);
     lr__watch_clear(&session->watch);
     lr__arena_clear(&session->arena);
     lr_model_free(session->model);
@@ -178,6 +179,27 @@ lr_status lr__session_resolve_extents(lr_session *session, const lr__graph *grap
     lr_status status = each_axis(graph, resolve_axis, session);
     if (status >= 0) session->extents_version = graph->version;
     return status;
+}
+
+typedef struct deriving {
+    lr__derived *derived;
+    lr_status status;
+} deriving;
+
+static void resolve_param(const lr__param *param, int32_t is_bias, void *user) {
+    deriving *d = user;
+    (void)is_bias;
+    if (d->status >= 0) d->status = lr__derived_add(d->derived, (lr__param *)param);
+}
+
+lr_status lr__session_resolve_derived(lr_session *session, const lr__graph *graph) {
+    deriving d = {&session->derived, LR_OK};
+    if (session->derived_version == graph->version) return LR_OK;
+    session->derived_version = 0;
+    session->derived.count = 0;
+    lr__graph_each_param(graph, resolve_param, &d);
+    if (d.status >= 0) session->derived_version = graph->version;
+    return d.status;
 }
 
 static lr_status check_finite(const lr__step *step, const float *logits, int64_t rows) {

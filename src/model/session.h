@@ -4,6 +4,7 @@
 
 #include "model/hooks.h"
 #include "model/model.h"
+#include "nn/derived.h"
 
 #include <lowrank/session.h>
 
@@ -27,6 +28,8 @@ struct lr_session {
     size_t rule_count, rule_capacity;
     lr__extents extents; /* the rules, resolved for this version of the graph */
     int64_t extents_version;
+    lr__derived derived; /* of this version of the graph */
+    int64_t derived_version;
     float *frequencies;
     int64_t step;
     double seconds; /* of forwards, heads included */
@@ -53,11 +56,13 @@ typedef struct lr__step {
     lr__evaluation evaluation;
     lr__arena_mark mark;
     int32_t hook_kind; /* LR_HOOK_CHANGES while a forward is recomputed, else 0 */
-    lr_status status;  /* of refreshing derived parameters */
 } lr__step;
 
 /* Extents of the named axes of this version of the graph, from the session's rules. */
 lr_status lr__session_resolve_extents(lr_session *session, const lr__graph *graph);
+
+/* Derived parameters of this version of the graph. */
+lr_status lr__session_resolve_derived(lr_session *session, const lr__graph *graph);
 
 /* A step of no work yet; step->session is NULL afterwards when there is none to end. */
 lr_status lr__step_begin(lr__step *step, lr_session *session, const lr_segment *segments,

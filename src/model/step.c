@@ -123,13 +123,6 @@ lr_status lr__step_hooks(lr__step *step, int32_t target, const lr_hook_event *gi
 
 /* ---- the forward ---- */
 
-static void refresh_param(const lr__param *param, int32_t is_bias, void *user) {
-    (void)is_bias;
-    lr__step *step = user;
-    if (step->status < 0 || !param->producer.refresh) return;
-    step->status = lr__param_refresh((lr__param *)param, step->session->step);
-}
-
 lr_status lr__step_begin(lr__step *step, lr_session *session, const lr_segment *segments,
                          int32_t count) {
     memset(step, 0, sizeof *step);
@@ -143,6 +136,7 @@ lr_status lr__step_begin(lr__step *step, lr_session *session, const lr_segment *
     step->mark = lr__arena_here(&session->arena);
     session->is_running = 1;
     lr_status status = lr__session_resolve_extents(session, step->graph);
+    if (status >= 0) status = lr__session_resolve_derived(session, step->graph);
     if (status >= 0) status = lr__watch_update(&session->watch, session->opts.hooks, step->graph);
     lr__evaluation evaluation = {.device = &session->model->ctx->device,
                                  .arena = &session->arena,
@@ -163,8 +157,7 @@ lr_status lr__forward_begin(lr__forward *r, lr__step *step) {
     LR_TRY(check_segments(step));
     LR_TRY(place_tokens(step));
     LR_TRY(make_caches(step));
-    lr__graph_each_param(step->graph, refresh_param, step);
-    status = step->status;
+    status = lr__derived_refresh(&r->session->derived, r->session->step);
 done:
     return status;
 }

@@ -22,19 +22,26 @@ static int is_at(const lr__gradients *gradients, size_t place, const lr__param *
     return place < gradients->count && gradients->items[place].param == param;
 }
 
+void lr__gradients_put(lr__gradients *gradients, lr__param *param, float *values) {
+    size_t place = place_of(gradients, param);
+    if (!is_at(gradients, place, param)) {
+        memmove(gradients->items + place + 1, gradients->items + place,
+                (gradients->count - place) * sizeof *gradients->items);
+        gradients->count++;
+    }
+    gradients->items[place] = (lr__gradient){.param = param, .values = values};
+}
+
 lr_status lr__gradients_add(lr__gradients *gradients, lr__param *param) {
     lr_status status = LR_OK;
-    size_t place = place_of(gradients, param), count = (size_t)lr__param_count(param);
+    size_t count = (size_t)lr__param_count(param);
     float *values = NULL;
-    if (is_at(gradients, place, param)) return LR_OK;
+    if (lr__gradient_of(gradients, param)) return LR_OK;
     LR_TRY(lr__new_aligned(&values, count, sizeof *values));
     memset(values, 0, count * sizeof *values);
     LR_TRY(lr__grow(&gradients->items, &gradients->capacity, gradients->count + 1,
                     sizeof *gradients->items));
-    memmove(gradients->items + place + 1, gradients->items + place,
-            (gradients->count - place) * sizeof *gradients->items);
-    gradients->items[place] = (lr__gradient){.param = lr__param_keep(param), .values = values};
-    gradients->count++;
+    lr__gradients_put(gradients, lr__param_keep(param), values);
     values = NULL;
 done:
     lr__aligned_free(values);

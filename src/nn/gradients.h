@@ -20,6 +20,9 @@ typedef struct lr__gradients {
 
 /* Keeps the parameter; zeros. What has an array already keeps it. */
 lr_status lr__gradients_add(lr__gradients *gradients, lr__param *param);
+/* Puts an array of the caller's into the room there is, in place of one there was; nothing is kept.
+ * For tables that are cleared with their memory. */
+void lr__gradients_put(lr__gradients *gradients, lr__param *param, float *values);
 /* Frozen again. */
 void lr__gradients_remove(lr__gradients *gradients, const lr__param *param);
 /* NULL: frozen. */

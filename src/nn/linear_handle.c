@@ -1,5 +1,6 @@
 /* The public LowRankLinear handle: made from factors, read, applied, multiplied out. */
 #include "base/opts.h"
+#include "nn/derived.h"
 #include "nn/linear_rows.h"
 #include "tensor/dtype.h"
 
@@ -142,6 +143,8 @@ lr_status lr_linear_factors(const lr_linear *linear, float *left, float *right) 
     if (!linear) return lr__fail(LR_E_INVALID, "lr_linear_factors: linear is needed");
     if (lr_linear_kind(linear) != LR_LINEAR_LOW_RANK)
         return lr__fail(LR_E_INVALID, "%s: not a module of two factors", linear->name);
+    lr_status status = lr__linear_follow(linear);
+    if (status < 0) return status;
     if (left) read_matrix(linear, linear->terms[0].ops[0].param, left);
     if (right) read_matrix(linear, linear->terms[0].ops[1].param, right);
     return LR_OK;
@@ -150,6 +153,8 @@ lr_status lr_linear_factors(const lr_linear *linear, float *left, float *right) 
 lr_status lr_linear_bias(const lr_linear *linear, float *bias) {
     if (!linear || !bias)
         return lr__fail(LR_E_INVALID, "lr_linear_bias: linear and bias are needed");
+    lr_status status = lr__linear_follow(linear);
+    if (status < 0) return status;
     if (linear->bias)
         lr__param_widen(linear->ctx->device.kernels, linear->bias, bias);
     else
@@ -176,6 +181,7 @@ lr_status lr_linear_apply(const lr_linear *linear, const lr_tensor *x, lr_tensor
     LR_TRY(check_rows(linear, y, linear->out, "y"));
     LR_FAIL_IF(x->shape[0] != y->shape[0], LR_E_SHAPE, "%s: x has %lld rows and y %lld",
                linear->name, (long long)x->shape[0], (long long)y->shape[0]);
+    LR_TRY(lr__linear_follow(linear));
     lr__evaluation e = {.device = &linear->ctx->device, .arena = &arena, .batch = 1};
     for (int64_t row = 0; row < x->shape[0]; row += APPLY_ROWS) {
         int64_t rows = x->shape[0] - row < APPLY_ROWS ? x->shape[0] - row : APPLY_ROWS;
@@ -189,10 +195,10 @@ done:
 }
 
 lr_status lr_linear_densify(const lr_linear *linear, float *weight) {
-    lr_status status = LR_OK;
     lr__arena arena = {0};
     if (!linear || !weight)
         return lr__fail(LR_E_INVALID, "lr_linear_densify: linear and weight are needed");
+    lr_status status = lr__linear_follow(linear);
     int64_t step = lr__linear_rows_step(linear);
     for (int64_t row = 0; row < linear->out && status >= 0; row += step)
         status = lr__linear_rows(linear, &arena, row,
@@ -222,20 +228,28 @@ lr_status lr__linear_apply_backward(const lr_linear *linear, const lr_tensor *x,
                                     const lr__gradients *gradients) {
     lr_status status = LR_OK;
     lr__arena arena = {0};
+    lr__derived derived = {0};
+    lr__derived_pass pass;
     LR_TRY(check_rows(linear, x, linear->in, "x"));
     LR_TRY(check_rows(linear, dy, linear->out, "dy"));
     if (dx) LR_TRY(check_rows(linear, dx, linear->in, "dx"));
     LR_FAIL_IF(x->shape[0] != dy->shape[0] || (dx && dx->shape[0] != x->shape[0]), LR_E_SHAPE,
                "%s: x has %lld rows, dy %lld, dx %lld", linear->name, (long long)x->shape[0],
                (long long)dy->shape[0], (long long)(dx ? dx->shape[0] : x->shape[0]));
+    LR_TRY(lr__derived_add_linear(&derived, linear));
+    LR_TRY(lr__derived_follow(&derived));
+    LR_TRY(lr__derived_begin(&pass, &derived, gradients, &arena));
     lr__evaluation e = {.device = &linear->ctx->device, .arena = &arena, .batch = 1};
     for (int64_t row = 0; row < x->shape[0]; row += APPLY_ROWS) {
         int64_t rows = x->shape[0] - row < APPLY_ROWS ? x->shape[0] - row : APPLY_ROWS;
         LR_TRY(backward_rows(&e, linear, (const float *)x->data + row * linear->in,
                              (const float *)dy->data + row * linear->out,
-                             dx ? (float *)dx->data + row * linear->in : NULL, rows, gradients));
+                             dx ? (float *)dx->data + row * linear->in : NULL, rows,
+                             &pass.gradients));
     }
+    status = lr__derived_end(&pass);
 done:
+    lr__derived_clear(&derived);
     lr__arena_clear(&arena);
     return status;
 }

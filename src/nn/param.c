@@ -3,6 +3,8 @@
 
 #include "tensor/dtype.h"
 
+#include <string.h>
+
 static lr_status param_begin(lr__param **out, const char *name, const lr__matrix *matrix,
                              int32_t ndim) {
     lr_status status = LR_OK;
@@ -53,10 +55,54 @@ lr_status lr__param_of_floats(lr__param **out, const char *name, float *numbers,
     return status;
 }
 
+static lr_status keep_sources(lr__param *param, lr__param *const *sources, int32_t count) {
+    lr_status status = lr__new(&param->sources, (size_t)count, sizeof *param->sources);
+    for (int32_t i = 0; status >= 0 && i < count; i++)
+        param->sources[param->source_count++] = lr__param_keep(sources[i]);
+    return status;
+}
+
+static void producer_drop(lr__producer *producer) {
+    if (!producer || __atomic_sub_fetch(&producer->references, 1, __ATOMIC_ACQ_REL)) return;
+    if (producer->free) producer->free(producer->user);
+    lr__free(producer);
+}
+
 lr_status lr__param_derived(lr__param **out, const char *name, int64_t rows, int64_t cols,
-                            int32_t ndim, const lr__producer *producer) {
-    lr_status status = lr__param_new(out, name, rows, cols, ndim);
-    if (status >= 0) (*out)->producer = *producer;
+                            int32_t ndim, const lr__producer *producer, lr__param *const *sources) {
+    lr_status status = LR_OK;
+    lr__param *param = NULL;
+    lr__producer *counted;
+    *out = NULL;
+    LR_TRY(lr__param_new(&param, name, rows, cols, ndim));
+    memset(param->owned, 0, lr__param_bytes(param));
+    LR_TRY(keep_sources(param, sources, producer->source_count));
+    LR_TRY(lr__new(&counted, 1, sizeof *counted));
+    *counted = *producer;
+    counted->references = 1;
+    param->producer = counted;
+    *out = param;
+    param = NULL;
+done:
+    lr__param_drop(param);
+    return status;
+}
+
+lr_status lr__param_rebound(lr__param **out, const lr__param *derived, lr__param *const *sources) {
+    const lr__matrix *m = &derived->matrix;
+    lr__param *param = NULL;
+    lr_status status = LR_OK;
+    *out = NULL;
+    LR_TRY(lr__param_new(&param, derived->name, m->rows, m->cols, derived->ndim));
+    memcpy(param->owned, derived->owned, lr__param_bytes(derived));
+    LR_TRY(keep_sources(param, sources, derived->source_count));
+    __atomic_add_fetch(&derived->producer->references, 1, __ATOMIC_RELAXED);
+    param->producer = derived->producer;
+    param->step = derived->step;
+    *out = param;
+    param = NULL;
+done:
+    lr__param_drop(param);
     return status;
 }
 
@@ -67,7 +113,9 @@ lr__param *lr__param_keep(lr__param *param) {
 
 void lr__param_drop(lr__param *param) {
     if (!param || __atomic_sub_fetch(&param->references, 1, __ATOMIC_ACQ_REL)) return;
-    if (param->producer.free) param->producer.free(param->producer.user);
+    for (int32_t i = 0; i < param->source_count; i++) lr__param_drop(param->sources[i]);
+    lr__free(param->sources);
+    producer_drop(param->producer);
     lr__mapping_drop(param->mapping);
     lr__mapping_drop(param->scales_mapping);
     lr__aligned_free(param->owned);
@@ -92,8 +140,10 @@ size_t lr__param_bytes(const lr__param *param) {
 }
 
 lr_status lr__param_refresh(lr__param *param, int64_t step) {
-    if (!param->producer.refresh) return LR_OK;
-    return param->producer.refresh(param, param->owned, step, param->producer.user);
+    const lr__producer *producer = param->producer;
+    if (!producer) return LR_OK;
+    param->step = step;
+    return producer->refresh(param, param->owned, step, producer->user);
 }
 
 void lr__param_release(const lr__param *param) {

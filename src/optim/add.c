@@ -1,6 +1,6 @@
 /* What an optimizer is told to train: parameters that match are replaced by masters, binary32
- * copies of its own. All are made before anything is replaced, and a call that fails leaves nothing
- * behind. */
+ * copies of its own, and what is derived from those by the same over the masters. All are made
+ * before anything is replaced, and a call that fails leaves nothing behind. */
 #include "optim/optimizer.h"
 
 #include "base/glob.h"
@@ -15,7 +15,7 @@
 /* A parameter that was met; `to` NULL: it stays as it is. Both are kept. */
 typedef struct change {
     lr__param *from, *to;
-    int32_t is_new; /* the master is not trained yet */
+    int32_t is_new; /* the master is not trained yet, or the derived parameter not known */
 } change;
 
 typedef struct adding {
@@ -73,8 +73,6 @@ static lr_status make_master(lr__param **out, const lr_optimizer *optimizer, con
     const lr__matrix *m = &from->matrix;
     lr__param *master = NULL;
     lr_status status = LR_OK;
-    LR_FAIL_IF(from->producer.refresh, LR_E_UNSUPPORTED,
-               "%s: derived from other parameters, which can be trained in its place", name);
     LR_TRY(lr__param_new(&master, name, m->rows, m->cols, from->ndim));
     lr__matrix_widen(optimizer->ctx->device.kernels, m, 0, m->rows, m->cols,
                      lr__param_floats(master), m->cols);
@@ -99,21 +97,79 @@ static change *change_of(const adding *a, const lr__param *from) {
     return NULL;
 }
 
-/* Meets a parameter; its name in its first place decides. */
-static lr_status meet(adding *a, lr__param *param, const char *name) {
+static int is_named(const adding *a, const char *name) {
+    return !a->pattern || lr__glob_match(a->pattern, name);
+}
+
+static lr_status meet_stored(adding *a, change *met, const char *name) {
     lr_optimizer *optimizer = a->optimizer;
     lr_status status = LR_OK;
+    if (lr__gradient_of(&optimizer->gradients, met->from) || !is_named(a, name)) return LR_OK;
+    if (a->has_sources) met->to = lr__param_keep(master_of(optimizer, met->from));
+    met->is_new = !met->to;
+    if (met->is_new) LR_TRY(make_master(&met->to, optimizer, met->from, name));
+    a->taken++;
+    a->fresh += met->is_new;
+done:
+    return status;
+}
+
+/* --- derived parameters --- */
+
+static lr__param *now(const adding *a, lr__param *param) {
+    const change *met = change_of(a, param);
+    return met && met->to ? met->to : param;
+}
+
+/* Whether a gradient by it reaches something trained. */
+static int learns(const adding *a, lr__param *param) {
+    if (!param->producer)
+        return now(a, param) != param || lr__gradient_of(&a->optimizer->gradients, param);
+    for (int32_t i = 0; param->producer->backward && i < param->source_count; i++)
+        if (learns(a, param->sources[i])) return 1;
+    return 0;
+}
+
+static lr__param *rebound_of(const lr_optimizer *o, const lr__param *from,
+                             lr__param *const *sources) {
+    size_t bytes = (size_t)from->source_count * sizeof *sources;
+    for (size_t i = 0; i < o->rebound_count; i++)
+        if (o->rebound[i].from == from && !memcmp(o->rebound[i].to->sources, sources, bytes))
+            return o->rebound[i].to;
+    return NULL;
+}
+
+/* Behind its sources. */
+static lr_status meet_derived(adding *a, change *met, const char *name) {
+    lr_status status = LR_OK;
+    lr__param *from = met->from, **sources = NULL;
+    int is_same = 1;
+    LR_FAIL_IF(is_named(a, name) && !learns(a, from), LR_E_UNSUPPORTED,
+               "%s: derived from other parameters, of which none is trained", name);
+    LR_TRY(lr__new(&sources, (size_t)from->source_count, sizeof *sources));
+    for (int32_t i = 0; i < from->source_count; i++) {
+        sources[i] = now(a, from->sources[i]);
+        is_same = is_same && sources[i] == from->sources[i];
+    }
+    if (is_same) goto done;
+    if (a->has_sources) met->to = lr__param_keep(rebound_of(a->optimizer, from, sources));
+    met->is_new = !met->to;
+    if (met->is_new) LR_TRY(lr__param_rebound(&met->to, from, sources));
+done:
+    lr__free(sources);
+    return status;
+}
+
+/* Meets a parameter; its name in its first place decides. */
+static lr_status meet(adding *a, lr__param *param, const char *name) {
+    lr_status status = LR_OK;
     if (!param || change_of(a, param)) return LR_OK;
+    for (int32_t i = 0; i < param->source_count; i++)
+        LR_TRY(meet(a, param->sources[i], param->sources[i]->name));
     LR_TRY(lr__grow(&a->changes, &a->capacity, a->count + 1, sizeof *a->changes));
     change *met = &a->changes[a->count++];
     *met = (change){.from = lr__param_keep(param)};
-    if (lr__gradient_of(&optimizer->gradients, param)) goto done;
-    if (a->pattern && !lr__glob_match(a->pattern, name)) goto done;
-    if (a->has_sources) met->to = lr__param_keep(master_of(optimizer, param));
-    met->is_new = !met->to;
-    if (met->is_new) LR_TRY(make_master(&met->to, optimizer, param, name));
-    a->taken++;
-    a->fresh += met->is_new;
+    status = param->producer ? meet_derived(a, met, name) : meet_stored(a, met, name);
 done:
     return status;
 }
@@ -154,13 +210,17 @@ done:
 
 /* --- taking them up --- */
 
+static int is_master(const change *met) { return met->is_new && !met->from->producer; }
+
 static lr_status reserve(adding *a) {
     lr_optimizer *o = a->optimizer;
     lr_status status = LR_OK;
     int64_t chunks = o->chunks;
     for (size_t i = 0; i < a->count; i++)
-        if (a->changes[i].is_new)
+        if (is_master(&a->changes[i]))
             chunks += (lr__param_count(a->changes[i].to) + LR__CHUNK - 1) / LR__CHUNK;
+    LR_TRY(lr__grow(&o->rebound, &o->rebound_capacity, o->rebound_count + a->count,
+                    sizeof *o->rebound));
     LR_TRY(lr__grow(&o->items, &o->capacity, o->count + (size_t)a->fresh, sizeof *o->items));
     LR_TRY(lr__grow(&o->groups, &o->group_capacity, o->group_count + 1, sizeof *o->groups));
     LR_TRY(lr__grow(&o->found, &o->found_capacity, (size_t)chunks, sizeof *o->found));
@@ -198,13 +258,20 @@ static lr_status take_all(adding *a) {
                         a->pattern ? a->pattern : "*");
     LR_TRY(reserve(a));
     for (size_t i = 0; i < a->count; i++)
-        if (a->changes[i].is_new) LR_TRY(take(a, &a->changes[i]));
+        if (is_master(&a->changes[i])) LR_TRY(take(a, &a->changes[i]));
 done:
     return status;
 }
 
 static void finish(adding *a, int64_t *count) {
-    if (a->fresh) a->optimizer->groups[a->optimizer->group_count++] = a->group;
+    lr_optimizer *o = a->optimizer;
+    if (a->fresh) o->groups[o->group_count++] = a->group;
+    for (size_t i = 0; a->has_sources && i < a->count; i++) {
+        const change *met = &a->changes[i];
+        if (met->is_new && met->from->producer)
+            o->rebound[o->rebound_count++] =
+                (lr__rebound){lr__param_keep(met->from), lr__param_keep(met->to)};
+    }
     if (count) *count = a->fresh;
 }
 

@@ -94,6 +94,11 @@ void lr_optimizer_free(lr_optimizer *optimizer) {
     if (!optimizer) return;
     lr__optimizer_truncate(optimizer, 0);
     lr__gradients_clear(&optimizer->gradients);
+    for (size_t i = 0; i < optimizer->rebound_count; i++) {
+        lr__param_drop(optimizer->rebound[i].from);
+        lr__param_drop(optimizer->rebound[i].to);
+    }
+    lr__free(optimizer->rebound);
     lr__free(optimizer->items);
     lr__free(optimizer->groups);
     lr__free(optimizer->found);

@@ -23,6 +23,11 @@ typedef struct lr__trained {
     size_t group;
 } lr__trained;
 
+/* What a derived parameter of a caller's module became over masters; both kept. */
+typedef struct lr__rebound {
+    lr__param *from, *to;
+} lr__rebound;
+
 typedef struct lr__group {
     double learning_rate, weight_decay; /* its own or the optimizer's */
     double clip;
@@ -38,6 +43,8 @@ struct lr_optimizer {
     size_t count, capacity;
     lr__group *groups; /* one for each call that added something */
     size_t group_count, group_capacity;
+    lr__rebound *rebound;
+    size_t rebound_count, rebound_capacity;
     int64_t chunks;
     double *found; /* [chunks] what each chunk had to tell */
     size_t found_capacity;

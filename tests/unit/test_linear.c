@@ -344,9 +344,10 @@ static void free_gate(void *user) { ((gate_maker *)user)->freed++; }
 START_TEST(test_derived) {
     enum { OUT = 14, RANK = 6, IN = 31 };
     gate_maker maker = {0, 0};
-    const lr__producer producer = {sizeof producer, make_gate, free_gate, &maker};
+    const lr__producer producer = {
+        .size = sizeof producer, .refresh = make_gate, .free = free_gate, .user = &maker};
     lr__param *gate;
-    ck_assert_int_ge(lr__param_derived(&gate, "gate", RANK, 1, 1, &producer), 0);
+    ck_assert_int_ge(lr__param_derived(&gate, "gate", RANK, 1, 1, &producer, NULL), 0);
     both_op ops[] = {make_matrix(LR_F32, OUT, RANK),
                      {{.kind = LR__OP_DIAGONAL, .out = RANK, .in = RANK},
                       {.kind = LR__OP_DIAGONAL, .out = RANK, .in = RANK, .param = gate}},

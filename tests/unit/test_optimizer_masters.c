@@ -130,7 +130,7 @@ START_TEST(test_derived) {
                       make_matrix(LR_F32, 2, 4)};
     const lr__producer producer = {.size = sizeof producer, .refresh = refresh};
     lr__param *gate;
-    CHECK_OK(lr__param_derived(&gate, "gate", 2, 1, 1, &producer));
+    CHECK_OK(lr__param_derived(&gate, "gate", 2, 1, 1, &producer, NULL));
     lr__param_drop(ops[1].op.param);
     ops[1].op.param = gate;
     lr_linear *linear = new_linear("m", 3, 4);
