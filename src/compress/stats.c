@@ -178,6 +178,10 @@ static lr_status check_addend(const lr_stats *stats, const lr_stats *other) {
             return lr__fail(LR_E_SHAPE, "statistics of %s [%lld], expected %s [%lld]",
                             other->modules[i], (long long)other->sizes[i], stats->modules[i],
                             (long long)stats->sizes[i]);
+        if (stats->slopes && stats->outs[i] != other->outs[i])
+            return lr__fail(LR_E_SHAPE, "gradients of %s with %lld outputs, expected %lld",
+                            other->modules[i], (long long)other->outs[i],
+                            (long long)stats->outs[i]);
         lr_status status = lr__stats_check_counted(other, i);
         if (status < 0) return status;
         if (other->slopes && !(other->slopes[i].weight > 0))

@@ -313,6 +313,10 @@ START_TEST(what_cannot_be_is_refused) {
     CHECK_FAILS(lr_stats_collect(stats, ids, TEXT, 1, 1), LR_E_INVALID, "window 1, expected 2");
     CHECK_FAILS(lr_stats_add(stats, plain, 1), LR_E_INVALID, "without gradients do not mix");
     CHECK_FAILS(lr_stats_add(plain, stats, 1), LR_E_INVALID, "without gradients do not mix");
+    lr_stats *shorter = gradients_of(ids, TEXT); /* of a model with fewer heads of keys */
+    shorter->outs[1] = 4;
+    CHECK_FAILS(lr_stats_add(stats, shorter, 1), LR_E_SHAPE, "k_proj with 4 outputs, expected 18");
+    lr_stats_free(shorter);
     CHECK_FAILS(lr_stats_read_gradients(plain, q0, &room), LR_E_NOTFOUND, "no gradient was");
     CHECK_FAILS(lr_stats_read_gradients(stats, q0, &room), LR_E_NOTFOUND, "no gradient was");
     CHECK_FAILS(lr_stats_read_gradients(plain, "q", &room), LR_E_NOTFOUND, "q: no statistics");
