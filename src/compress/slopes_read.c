@@ -18,7 +18,7 @@ static void finish_scale(double *scale, int64_t count, int is_divided) {
         mean += scale[i] / (double)count;
     }
     for (int64_t i = 0; i < count; i++)
-        scale[i] = is_divided && !(mean > 0) ? 1 : fmax(scale[i], scale_floor * mean);
+        scale[i] = is_divided && mean == 0 ? 1 : fmax(scale[i], scale_floor * mean);
 }
 
 static void add_input(double *scale, const double *sums, const lr__slopes *s) {
@@ -59,13 +59,13 @@ static lr_status root_of(const lr__slopes *s, double shrinkage, double *h) {
     double trace = 0;
     LR_TRY(lr__moments_read(&s->outputs, h, NULL));
     for (int64_t i = 0; i < n; i++) trace += h[i * (n + 1)];
-    if (!(trace > 0))
+    if (trace == 0)
         for (int64_t i = 0; i < n; i++) h[i * (n + 1)] = 1;
     lr__shrink(h, n, shrinkage);
     LR_TRY(lr__dpotrf(n, h, &failed));
     LR_FAIL_IF(failed, LR_E_NUMERIC,
-               "the moments of the derivatives are singular with an output shrinkage of %g, "
-               "expected more",
+               "the moments of the derivatives are not positive definite with an output shrinkage "
+               "of %g, expected more",
                shrinkage);
 done:
     return status;

@@ -216,7 +216,8 @@ static lr_status read_input(const lr__stats_reader *r, const json_t *input) {
     lr_status status = LR_OK;
     LR_TRY(lr__json_int(input, "tokens", &tokens, r->path));
     LR_TRY(lr__json_real(input, "weight", &weight, r->path));
-    LR_FAIL_IF(tokens < 1 || !(weight > 0) || !isfinite(weight) || !json_array_size(modules),
+    LR_FAIL_IF(tokens < 1 || tokens > LR__COUNTED_MOST || !(weight > 0) || !isfinite(weight) ||
+                   !json_array_size(modules),
                LR_E_FORMAT, "%s: an input of %lld tokens and weight %g", r->path, (long long)tokens,
                weight);
     for (size_t i = 0; i < json_array_size(modules); i++) {

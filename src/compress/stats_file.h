@@ -12,6 +12,9 @@ lr_status lr__stats_declare(lr__safetensors_writer *writer, const char *module, 
 lr_status lr__stats_put(lr__safetensors_writer *writer, const double *values, int64_t count,
                         double scale);
 
+/* Tokens or windows that a file may name: sums of as many as are ever added do not overflow. */
+#define LR__COUNTED_MOST ((int64_t)1 << 53)
+
 typedef struct lr__stats_reader {
     lr_stats *stats;
     const lr__stored_list *list;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 static const char gram_name[] = "gradient_gram", list_name[] = "gradients";
+static const double moment_slack = 1 + 1e-6; /* of rounding */
 
 static const struct {
     const char *name;
@@ -93,6 +94,29 @@ done:
 
 /* ---- reading ---- */
 
+/* Cauchy and Schwarz: a negative diagonal, or a number beyond those of its row and column, is of no
+ * moments. */
+static lr_status check_gram(const lr__stats_reader *r, const char *module,
+                            const lr__moments *outputs) {
+    int64_t n = outputs->size;
+    const double *row = outputs->gram;
+    double *most = NULL;
+    lr_status status = LR_OK;
+    LR_TRY(lr__new(&most, (size_t)n, sizeof *most));
+    for (int64_t i = 0; i < n; i++, row += i) {
+        LR_FAIL_IF(row[i] < 0, LR_E_FORMAT, "%s: %s.%s: [%lld, %lld] is %g, expected 0 or more",
+                   r->path, module, gram_name, (long long)i, (long long)i, row[i]);
+        most[i] = sqrt(row[i]) * moment_slack;
+        for (int64_t j = 0; j < i; j++)
+            LR_FAIL_IF(fabs(row[j]) > most[i] * most[j], LR_E_FORMAT,
+                       "%s: %s.%s: [%lld, %lld] is %g, expected at most %g", r->path, module,
+                       gram_name, (long long)i, (long long)j, row[j], most[i] * most[j]);
+    }
+done:
+    lr__free(most);
+    return status;
+}
+
 static lr_status read_sums(const lr__stats_reader *r, const char *module, lr__slopes *s) {
     lr_status status = LR_OK;
     for (size_t k = 0; k < SUMS; k++) {
@@ -102,7 +126,8 @@ static lr_status read_sums(const lr__stats_reader *r, const char *module, lr__sl
             LR_FAIL_IF(sum[i] < 0, LR_E_FORMAT, "%s: %s.%s: number %lld is %g, expected 0 or more",
                        r->path, module, sums[k].name, (long long)i, sum[i]);
     }
-    status = lr__stats_read_part(r, module, gram_name, s->outputs.gram, packed_of(s), s->weight);
+    LR_TRY(lr__stats_read_part(r, module, gram_name, s->outputs.gram, packed_of(s), s->weight));
+    status = check_gram(r, module, &s->outputs);
 done:
     return status;
 }
@@ -119,9 +144,10 @@ static lr_status read_item(const lr__stats_reader *r, const json_t *item) {
     LR_TRY(lr__json_int(item, "windows", &windows, r->path));
     LR_TRY(lr__json_int(item, "tokens", &tokens, r->path));
     LR_TRY(lr__json_real(item, "weight", &weight, r->path));
-    LR_FAIL_IF(windows < 1 || tokens < 1 || !(weight > 0) || !isfinite(weight), LR_E_FORMAT,
-               "%s: %s: gradients of %lld windows, %lld tokens and weight %g", r->path, module,
-               (long long)windows, (long long)tokens, weight);
+    LR_FAIL_IF(windows < 1 || windows > LR__COUNTED_MOST || tokens < 1 ||
+                   tokens > LR__COUNTED_MOST || !(weight > 0) || !isfinite(weight),
+               LR_E_FORMAT, "%s: %s: gradients of %lld windows, %lld tokens and weight %g", r->path,
+               module, (long long)windows, (long long)tokens, weight);
     lr__slopes *s = &stats->slopes[index];
     LR_FAIL_IF(s->fisher_in, LR_E_FORMAT, "%s: gradients of %s stand twice", r->path, module);
     LR_TRY(lr__slopes_new(s, stats->outs[index], stats->sizes[index]));

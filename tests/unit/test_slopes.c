@@ -403,6 +403,9 @@ START_TEST(damaged_files_are_refused) {
          "stand twice"},
         {"\\\"windows\\\":5", "\\\"windows\\\":0", LR_E_FORMAT, "0 windows"},
         {"\\\"windows\\\":5", "\\\"windowz\\\":5", LR_E_FORMAT, "windows"},
+        {"\\\"windows\\\":5,\\\"tokens\\\":60,\\\"weight\\\":",
+         "\\\"windows\\\":9223372036854775807,\\\"ww\\\":", LR_E_FORMAT,
+         "9223372036854775807 windows"},
         {"[{\\\"module\\\"", "[{\\\"modulo\\\"", LR_E_FORMAT, "without a name"},
         {"[{\\\"module\\\"", "{[\\\"module\\\"", LR_E_FORMAT, "damaged"},
     };
@@ -431,6 +434,36 @@ START_TEST(damaged_files_are_refused) {
 }
 END_TEST
 
+/* What is no moments of anything: below zero on the diagonal, or larger than Cauchy and Schwarz
+ * allow. */
+START_TEST(grams_of_nothing_are_refused) {
+    static const struct {
+        int64_t place; /* in the packed triangle */
+        double value;
+        const char *text;
+    } cases[] = {
+        {5, -1, "k_proj.gradient_gram: [2, 2] is -"},
+        {5, 0, "k_proj.gradient_gram: [2, 0] is "},
+        {4, 1e6, "k_proj.gradient_gram: [2, 1] is "},
+        {4, -1e6, "k_proj.gradient_gram: [2, 1] is -"},
+    };
+    lr_stats *stats = gradients_of(ids, TEXT), *opened;
+    double *gram = stats->slopes[1].outputs.gram;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        double kept = gram[cases[i].place];
+        gram[cases[i].place] = cases[i].value;
+        CHECK_OK(lr_stats_save(stats, scratch_path("stats"), 1));
+        CHECK_FAILS(lr_stats_open(&opened, model, scratch_path("stats")), LR_E_FORMAT,
+                    cases[i].text);
+        gram[cases[i].place] = kept;
+    }
+    CHECK_OK(lr_stats_save(stats, scratch_path("stats"), 1));
+    CHECK_OK(lr_stats_open(&opened, model, scratch_path("stats")));
+    lr_stats_free(opened);
+    lr_stats_free(stats);
+}
+END_TEST
+
 Suite *slopes_suite(void) {
     Suite *suite = suite_create("slopes");
     TCase *sums_case = tcase_create("sums");
@@ -443,6 +476,7 @@ Suite *slopes_suite(void) {
     tcase_add_test(sums_case, some_modules_alone);
     tcase_add_test(sums_case, what_cannot_be_is_refused);
     tcase_add_test(sums_case, damaged_files_are_refused);
+    tcase_add_test(sums_case, grams_of_nothing_are_refused);
     suite_add_tcase(suite, sums_case);
     return suite;
 }

@@ -206,6 +206,7 @@ START_TEST(test_hostile) {
         {{.inputs = "[[[[["}, LR_E_FORMAT, "hostile"},
         {{.inputs = INPUT(Q, "0", "1")}, LR_E_FORMAT, "an input of 0 tokens"},
         {{.inputs = INPUT(Q, "-3", "1")}, LR_E_FORMAT, "an input of -3 tokens"},
+        {{.inputs = INPUT(Q, "9223372036854775807", "1")}, LR_E_FORMAT, "an input of 92233720"},
         {{.inputs = INPUT(Q, "5.5", "1")}, LR_E_FORMAT, "tokens"},
         {{.inputs = INPUT(Q, "5", "0")}, LR_E_FORMAT, "weight 0"},
         {{.inputs = INPUT(Q, "5", "-1")}, LR_E_FORMAT, "weight -1"},
