@@ -234,11 +234,13 @@ uint64_t lr__compress_bytes(const lr_plan *plan, int32_t which) {
     return 36 * m * n + 16 * n * n + 48 * k * k + (1 << 20);
 }
 
-/* The moments of the derivatives of a stack, their root and a block of them. */
+/* The root of the moments of a stack's derivatives, and either a block of them or, where a pivot
+ * form is rounded, they in another order, their root and errors. */
 static uint64_t side_bytes(const work *w, int32_t which) {
     if (w->how.gradients != LR__GRADIENTS_KFAC) return 0;
     uint64_t m = (uint64_t)lr__rank_stacked_out(w->plan->items, w->plan->count, which);
-    return 16 * m * m;
+    uint64_t n = (uint64_t)w->plan->items[which].in;
+    return w->how.dtype == LR_F32 ? 16 * m * m : 24 * m * m + 8 * m * n;
 }
 
 /* Matrices to factorise before the next step: as many as fit beside each other. */

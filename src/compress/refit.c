@@ -216,6 +216,54 @@ done:
     return lr__factor_named(status, problem);
 }
 
+/* H with the rows of `rest` above those of `picked`. */
+static void gather_root(double *to, const double *root, const lr__pivot *pivot) {
+    int64_t m = pivot->out, rest = m - pivot->rank;
+    for (int64_t i = 0; i < m; i++) {
+        int64_t row = i < rest ? pivot->rest[i] : pivot->picked[i - rest];
+        memcpy(to + i * m, root + row * m, (size_t)m * sizeof *to);
+    }
+}
+
+/* error [rank, in] = W - rows, where the rows stand for rows of W themselves. */
+static void picked_error(double *error, const lr__pivot *pivot, const float *weight) {
+    int64_t n = pivot->in;
+    for (int64_t i = 0; i < pivot->rank; i++)
+        for (int64_t j = 0; j < n; j++)
+            error[i * n + j] = (double)weight[pivot->picked[i] * n + j] - pivot->rows[i * n + j];
+}
+
+/* With J the rest and I the picked rows, whose errors E_I stand: tr(G E C E') is least for the mix
+ * that fits W_J + G_JJ^-1 G_JI E_I in the norm of the inputs, and of G = L L', rows J first,
+ * G_JJ^-1 G_JI is L_JJ'^-1 L_IJ'. target [rest, in] is W_J. */
+static lr_status take_over(double *target, const lr__pivot *pivot, const lr__factor_problem *p) {
+    lr_status status = LR_OK;
+    int64_t m = pivot->out, n = pivot->in, k = pivot->rank, rest = m - k, failed = 0;
+    double *rows = NULL, *g = NULL, *error = NULL, *share = NULL;
+    LR_TRY(lr__new_aligned(&rows, (size_t)m * (size_t)m, sizeof *rows));
+    LR_TRY(lr__new_aligned(&g, (size_t)m * (size_t)m, sizeof *g));
+    LR_TRY(lr__new_aligned(&error, (size_t)k * (size_t)n, sizeof *error));
+    LR_TRY(lr__new_aligned(&share, (size_t)rest * (size_t)n, sizeof *share));
+    gather_root(rows, p->out_root, pivot);
+    LR_TRY(lr__dsyrk(lr__dview_of(rows, m, m), g));
+    LR_TRY(lr__dpotrf(m, g, &failed));
+    LR_FAIL_IF(failed, LR_E_NUMERIC, "the weights of the outputs are not positive definite");
+    picked_error(error, pivot, p->weight);
+    const lr__dview across = {.at = g + rest * m, .rows = k, .cols = rest, .step = m};
+    LR_TRY(lr__dgemm(1, lr__dview_transpose(across), lr__dview_of(error, k, n), 0,
+                     lr__dview_of(share, rest, n)));
+    for (int64_t i = 0; i < rest; i++)
+        memcpy(rows + i * rest, g + i * m, (size_t)rest * sizeof *rows);
+    LR_TRY(lr__dtrsm_left(rest, n, rows, share));
+    for (int64_t i = 0; i < rest * n; i++) target[i] += share[i];
+done:
+    lr__aligned_free(rows);
+    lr__aligned_free(g);
+    lr__aligned_free(error);
+    lr__aligned_free(share);
+    return status;
+}
+
 /* One half of a pivot form: the rows of W that `picked` names, against factors of binary32. A NULL
  * left is the identity. */
 typedef struct half {
@@ -241,6 +289,7 @@ static lr_status refit_half(const half *h, lr__pivot *pivot, lr__factors *f,
     r.weight = weight;
     widen(r.right, pivot->rows, k * n);
     if (h->left) {
+        if (p->out_root) LR_TRY(take_over(weight, pivot, p));
         widen(r.left, h->left, h->count * k);
         LR_TRY(refit_rounded(&r, o, h->left, pivot->rows));
     } else {

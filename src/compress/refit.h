@@ -44,8 +44,8 @@ typedef struct lr__refit_opts {
 lr_status lr__refit_factors(lr__factors *factors, const lr__factor_problem *problem,
                             const lr__refit_opts *opts, double *stored);
 /* Rounds the rows of a pivot form and updates its mix; the rest as above, `rounds` aside. The bias
- * is that of `factors`. The mix is fitted to each row of W by itself, in the norm of the inputs;
- * *stored knows the weights of the outputs too. */
+ * is that of `factors`. The mix makes up for what the rounded rows lose, where outputs are weighed
+ * together, and *stored is the loss of the whole. */
 lr_status lr__refit_pivot(lr__pivot *pivot, lr__factors *factors, const lr__factor_problem *problem,
                           const lr__refit_opts *opts, double *stored);
 
