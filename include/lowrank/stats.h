@@ -102,8 +102,8 @@ LR_API lr_status lr_stats_read(const lr_stats *stats, const char *module, double
  * window, in nats, and means over windows by their weights. What is not wanted is NULL.
  *
  * Of the outputs y = W x, g is the derivative by y of the summed loss of the window, taken for the
- * middle three quarters of its tokens, with |g| clipped to between 0.1 and 10 times its mean over
- * them (LEMS, ICML 2026).
+ * middle three quarters of its tokens by position (window / 8 are left out at either end), with |g|
+ * clipped to between 0.1 and 10 times its mean over them (LEMS, ICML 2026).
  */
 typedef struct lr_stats_gradients {
     size_t size;            /**< of the caller's struct, set by it */
