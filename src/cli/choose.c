@@ -166,14 +166,24 @@ static int add_about(lr_plan *plan, const json_t *best, const json_t *all) {
     return code;
 }
 
+/* Whether there is what an allocation asks for. */
+static int can_try(const cli_choice *c, const lr_stats *stats, const lr_plan *plan,
+                   int32_t allocation) {
+    lr_stats_gradients none = {.size = sizeof none};
+    if (allocation == KEEP_SENSITIVITY) return c->keep->weights != NULL;
+    return allocation != KEEP_FIRST_ORDER ||
+           lr_stats_read_gradients(stats, lr_plan_module(plan, 0), &none) == LR_OK;
+}
+
 int choice_make(const cli_choice *c, const cli_job *job, const lr_model *model,
                 const lr_stats *stats, lr_plan **out) {
     const candidate candidates[] = {{KEEP_UNIFORM, 0},
                                     {KEEP_NORMALISED, c->keep->floor},
                                     {KEEP_NORMALISED, (1 + c->keep->floor) / 2},
                                     {KEEP_EFFECTIVE_RANK, c->keep->floor},
+                                    {KEEP_FIRST_ORDER, c->keep->floor},
                                     {KEEP_SENSITIVITY, c->keep->floor}};
-    size_t count = sizeof candidates / sizeof *candidates - !c->keep->weights;
+    size_t count = sizeof candidates / sizeof *candidates;
     json_t *all = json_array();
     const json_t *best = NULL;
     double least = 0;
@@ -181,6 +191,7 @@ int choice_make(const cli_choice *c, const cli_job *job, const lr_model *model,
     for (size_t i = 0; i < count && !code; i++) {
         lr_plan *plan = NULL;
         double kl = 0;
+        if (*out && !can_try(c, stats, *out, candidates[i].allocation)) continue;
         json_t *result = json_object();
         if (!result || json_array_append_new(all, result)) TRY(report_nomem());
         code = judge(c, job, model, stats, &candidates[i], &plan, result, &kl);

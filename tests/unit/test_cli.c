@@ -271,6 +271,29 @@ START_TEST(plan_keeps_bytes) {
 }
 END_TEST
 
+static int is_candidate(const char *allocation) {
+    int found = 0;
+    for (size_t i = 0; i < json_array_size(cli_member("candidates")); i++) {
+        const json_t *one = json_array_get(cli_member("candidates"), i);
+        found += !strcmp(json_string_value(json_object_get(one, "allocation")), allocation);
+    }
+    return found;
+}
+
+/* What weights and gradients are needed for is tried when they are there. */
+START_TEST(plan_tries_what_it_can) {
+    const char *path = scratch_path("plan.json"), *stats = scratch_path("gradients");
+    RUN_JSON("collect", cli_model(), "--text", cli_text(), "--self-text", "0", "--samples", "4",
+             "--window", "16", "--gradients", "--out", stats);
+    RUN_JSON("plan", cli_model(), "--keep", "0.6", "--stats", stats, "--allocation", "auto",
+             "--text", cli_text(), "--first-window", "8", "--windows", "2", "--window", "16",
+             "--out", path);
+    ck_assert_uint_eq(json_array_size(cli_member("candidates")), 5);
+    ck_assert_int_eq(is_candidate("first-order"), 1);
+    ck_assert_int_eq(is_candidate("sensitivity"), 0);
+}
+END_TEST
+
 /* The chosen plan is the candidate with the least KL, and names it; what eval says of the model
  * made from it is the figure that stands there. */
 START_TEST(plan_chooses_on_held_out_text) {
@@ -281,6 +304,8 @@ START_TEST(plan_chooses_on_held_out_text) {
     size_t i, count = json_array_size(cli_member("candidates"));
     double least = INFINITY, chosen = cli_number("held_out.kl");
     ck_assert_uint_eq(count, 5);
+    ck_assert_int_eq(is_candidate("first-order"), 0);
+    ck_assert_int_eq(is_candidate("sensitivity"), 1);
     for (i = 0; i < count; i++) {
         const json_t *one = json_array_get(cli_member("candidates"), i);
         least = fmin(least, json_number_value(json_object_get(one, "kl")));
@@ -530,6 +555,7 @@ Suite *cli_suite(void) {
     tcase_add_test(forms, plan_shares_by_name);
     tcase_add_test(forms, plan_keeps_bytes);
     tcase_add_test(forms, plan_chooses_on_held_out_text);
+    tcase_add_test(forms, plan_tries_what_it_can);
     tcase_add_test(forms, plan_measures_sensitivity);
     tcase_add_test(forms, compress_learns_from_texts);
     tcase_add_test(forms, compress_block_by_block);
