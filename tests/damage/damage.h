@@ -21,7 +21,7 @@ uint64_t draw(uint64_t *state, uint64_t below);
 
 /* ---- lives (life.c) ---- */
 
-enum { MODEL, TOKENIZER, STATS, PLAN };
+enum { MODEL, TOKENIZER, STATS, GRADIENTS, PLAN };
 
 /* Writes the sources that are made by the library into `root`; 0 when that fails. */
 int life_prepare(const char *golden, const char *root);

@@ -143,14 +143,42 @@ static lr_model *source(const char *root) {
     return model;
 }
 
-static void compress(const char *root, const lr_plan *plan, const lr_stats *stats) {
+static void compress(const char *root, const lr_plan *plan, const lr_stats *stats,
+                     const char *method) {
     lr_model *copy = NULL;
     lr_compress_opts opts;
     lr_compress_opts_init(&opts, sizeof opts);
-    if (!stats) opts.method = "svd";
+    opts.method = method;
     if (see(lr_model_clone(&copy, source(root))) < 0) return;
     if (see(lr_compress(copy, plan, stats, &opts, NULL, NULL)) >= 0) use_model(copy);
     lr_model_free(copy);
+}
+
+/* Sums, a plan and factors by all that a file of gradients serves. */
+static void use_gradients(const char *root, const lr_stats *stats) {
+    static const char *const methods[] = {"kfac", "fwsvd", "iwsvd"};
+    lr_stats *sum = NULL;
+    lr_stats_opts opts;
+    lr_plan *plan = NULL;
+    lr_plan_opts plan_opts;
+    lr_stats_opts_init(&opts, sizeof opts);
+    opts.gradients = 1;
+    if (lr_stats_new(&sum, source(root), &opts) < 0) abort();
+    see(lr_stats_add(sum, stats, 0.5));
+    lr_stats_free(sum);
+    lr_plan_opts_init(&plan_opts, sizeof plan_opts);
+    plan_opts.keep = 0.6;
+    plan_opts.allocation = "first-order";
+    plan_opts.stats = stats;
+    if (see(lr_plan_new(&plan, source(root), &plan_opts)) < 0) return;
+    for (int i = 0; i < 3; i++) compress(root, plan, stats, methods[i]);
+    lr_plan_free(plan);
+}
+
+static void live_gradients(const char *root, const char *path) {
+    lr_stats *stats = NULL;
+    if (see(lr_stats_open(&stats, source(root), path)) >= 0) use_gradients(root, stats);
+    lr_stats_free(stats);
 }
 
 static void live_stats(const char *root, const char *path) {
@@ -159,14 +187,14 @@ static void live_stats(const char *root, const char *path) {
     lr_stats *stats = NULL;
     snprintf(good, sizeof good, "%s/plan.json", root);
     if (lr_plan_open(&plan, source(root), good) < 0) abort();
-    if (see(lr_stats_open(&stats, source(root), path)) >= 0) compress(root, plan, stats);
+    if (see(lr_stats_open(&stats, source(root), path)) >= 0) compress(root, plan, stats, "pca");
     lr_stats_free(stats);
     lr_plan_free(plan);
 }
 
 static void live_plan(const char *root, const char *path) {
     lr_plan *plan = NULL;
-    if (see(lr_plan_open(&plan, source(root), path)) >= 0) compress(root, plan, NULL);
+    if (see(lr_plan_open(&plan, source(root), path)) >= 0) compress(root, plan, NULL, "svd");
     lr_plan_free(plan);
 }
 
@@ -183,6 +211,7 @@ life life_run(int what, const char *root, const char *path) {
     case MODEL: live_model(path); break;
     case TOKENIZER: live_tokenizer(path); break;
     case STATS: live_stats(root, path); break;
+    case GRADIENTS: live_gradients(root, path); break;
     default: live_plan(root, path); break;
     }
     if (alive != before) now.problem = "memory left behind";
@@ -201,6 +230,20 @@ static lr_status save(const lr_model *model, const char *root, const char *name)
     return lr_model_save(model, path, &opts);
 }
 
+static lr_status save_gradients(const lr_model *model, const char *root, const int32_t *ids) {
+    char path[600];
+    lr_stats *stats = NULL;
+    lr_stats_opts opts;
+    lr_stats_opts_init(&opts, sizeof opts);
+    opts.gradients = 1;
+    snprintf(path, sizeof path, "%s/gradients", root);
+    lr_status status = lr_stats_new(&stats, model, &opts);
+    if (status >= 0) status = lr_stats_collect(stats, ids, 48, 16, 1);
+    if (status >= 0) status = lr_stats_save(stats, path, 0);
+    lr_stats_free(stats);
+    return status;
+}
+
 /* A folder made from the GGUF, its statistics, plan, and factors in both forms. */
 static lr_status prepare(const char *golden, const char *root) {
     static const char *const storages[] = {"pivot", "two-factor"};
@@ -216,6 +259,7 @@ static lr_status prepare(const char *golden, const char *root) {
     if ((status = lr_model_open(&model, context(), path, NULL)) < 0) return status;
     for (int32_t i = 0; i < 48; i++) ids[i] = i * 7 % 250;
     status = save(model, root, "source");
+    if (status >= 0) status = save_gradients(model, root, ids);
     if (status >= 0) status = lr_stats_new(&stats, model, NULL);
     if (status >= 0) status = lr_stats_collect(stats, ids, 48, 16, 1);
     snprintf(path, sizeof path, "%s/stats", root);

@@ -198,6 +198,20 @@ def make_plan():
             "parameters": {"before": 336, "after": 200}, "ranks": ranks}))
 
 
+def make_gradients(tensors, outs, ins):
+    """Adds the statistics of derivatives of all modules; returns what the metadata says of them."""
+    for module, out, in_ in zip(MODULES, outs, ins):
+        slopes = RNG.standard_normal((out, in_)) ** 2
+        rows = RNG.standard_normal((20, out))
+        gram = rows.T @ rows / 20
+        parts = {"fisher_in": slopes.sum(0), "fisher_out": slopes.sum(1),
+                 "importance_in": slopes.sum(0) / 2, "importance_out": slopes.sum(1) / 2,
+                 "gradient_gram": np.concatenate([gram[i, : i + 1] for i in range(out)])}
+        for part, numbers in parts.items():
+            tensors[f"{module}.{part}"] = ("F64", numbers.astype("<f8"))
+    return [{"module": m, "windows": 2, "tokens": 20, "weight": 1.0} for m in MODULES]
+
+
 def make_stats():
     tensors, inputs = {}, []
     for leader, modules, size in ((0, [0, 1, 2], 8), (3, [3], 8), (4, [4, 5], 8), (6, [6], 6)):
@@ -211,6 +225,10 @@ def make_stats():
         inputs.append({"modules": [MODULES[m] for m in modules], "tokens": 20, "weight": 1.0})
     put("stats", "all", header(tensors, {"format": "lowrank-stats", "version": "1",
                                          "inputs": compact(inputs)}))
+    gradients = make_gradients(tensors, (8, 4, 4, 8, 6, 6, 8), (8, 8, 8, 8, 8, 8, 6))
+    put("stats", "gradients", header(tensors, {
+        "format": "lowrank-stats", "version": "1", "inputs": compact(inputs),
+        "gradients": compact(gradients)}))
 
 
 # ---- tokenizers ----

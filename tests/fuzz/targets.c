@@ -104,17 +104,23 @@ static void compress(const char *method, const lr_plan *plan, const lr_stats *st
 
 int fuzz_stats(const uint8_t *data, size_t size) {
     static const char *const methods[] = {"pca", "afm", "whiten", "whiten-eig"};
+    static const char *const by_gradients[] = {"kfac", "fwsvd", "iwsvd"};
     static lr_plan *plan;
     lr_plan_opts opts;
+    lr_stats_opts stats_opts;
+    lr_stats_gradients none = {.size = sizeof none};
     lr_stats *stats = NULL, *sum = NULL;
     lr_plan_opts_init(&opts, sizeof opts);
     opts.ranks = "{\"*\":2}";
     if (!plan && fuzz_check(lr_plan_new(&plan, fuzz_model(), &opts)) < 0) abort();
     if (fuzz_check(lr_stats_open(&stats, fuzz_model(), fuzz_safetensors_file(data, size))) < 0)
         return 0;
-    if (fuzz_check(lr_stats_new(&sum, fuzz_model(), NULL)) < 0) abort();
+    lr_stats_opts_init(&stats_opts, sizeof stats_opts);
+    stats_opts.gradients = lr_stats_read_gradients(stats, lr_plan_module(plan, 0), &none) == LR_OK;
+    if (fuzz_check(lr_stats_new(&sum, fuzz_model(), &stats_opts)) < 0) abort();
     fuzz_check(lr_stats_add(sum, stats, 0.5));
     compress(methods[size % 4], plan, stats);
+    for (int i = 0; i < 3 && stats_opts.gradients; i++) compress(by_gradients[i], plan, stats);
     lr_stats_free(stats);
     lr_stats_free(sum);
     return 0;
