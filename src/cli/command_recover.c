@@ -29,7 +29,7 @@ typedef struct recovery {
     cli_samples samples;
     cli_evals evals;
     int32_t epochs, steps, batch, window, loss, patience, learner;
-    double refine_rate, rate, look_ahead, dense_inputs, hidden;
+    double refine_rate, rate, look_ahead, dense_inputs;
     lr_model *source, *model; /* the dense one; what is made smaller */
     lr_stats *stats;
     lr_plan *plan;
@@ -59,17 +59,37 @@ static int join_texts(recovery *r) {
 
 /* ---- an interrupted run ---- */
 
-/* All that decides what the run does; of the ranks, what the plan says of itself. */
+/* What the texts say, and of each its length and weight. */
+static json_t *describe_texts(const recovery *r) {
+    json_t *texts = json_array();
+    int failed = !texts;
+    failed |= json_array_append_new(
+        texts, json_integer((json_int_t)(texts_hash(TEXTS_HASH, &r->tokens) >> 1)));
+    for (int32_t i = 0; i < r->samples.count; i++)
+        failed |= json_array_append_new(
+            texts, json_pack("{s:I, s:f}", "tokens", (json_int_t)r->samples.whole[i].count,
+                             "weight", r->samples.whole[i].weight));
+    if (!failed) return texts;
+    json_decref(texts);
+    return NULL;
+}
+
+/* All that decides what the run does; NULL when memory is out. */
 static json_t *settings_of(const recovery *r, const cli_job *job) {
-    uint64_t hash = texts_hash(TEXTS_HASH, &r->tokens);
-    return json_pack(
-        "{s:s, s:s?, s:s, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I}",
-        "model", job->model_path, "teacher", r->teacher_path, "keep",
-        r->plan ? lr_plan_about(r->plan) : "", "tokens", (json_int_t)r->tokens.count, "text",
-        (json_int_t)(hash >> 1), "epochs", r->epochs, "steps", r->steps, "batch", r->batch,
-        "step-window", r->window, "loss", r->loss, "patience", r->patience, "train", r->learner,
-        "refine-lr", r->refine_rate, "lr", r->rate, "look-ahead", r->look_ahead, "dense-inputs",
-        r->dense_inputs, "seed", (json_int_t)(job->seed >> 1));
+    json_t *keep = keep_settings(&r->keep);
+    json_t *all = json_pack(
+        "{s:s, s:s?, s:i, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I}",
+        "model", job->model_path, "teacher", r->teacher_path, "window", r->samples.window, "text",
+        describe_texts(r), "epochs", r->epochs, "steps", r->steps, "batch", r->batch, "step-window",
+        r->window, "loss", r->loss, "patience", r->patience, "train", r->learner, "refine-lr",
+        r->refine_rate, "lr", r->rate, "look-ahead", r->look_ahead, "dense-inputs", r->dense_inputs,
+        "seed", (json_int_t)(job->seed >> 1));
+    if (!keep || !all || json_object_update(all, keep)) {
+        json_decref(all);
+        all = NULL;
+    }
+    json_decref(keep);
+    return all;
 }
 
 /* ---- stages ---- */
@@ -171,7 +191,7 @@ static int make_optimizer(recovery *r, const cli_job *job) {
     opts.schedule = LR_COSINE;
     opts.learning_rate = r->rate;
     opts.steps = r->steps;
-    opts.warm_up = r->steps / 20 + 1;
+    opts.warm_up = r->steps > 1 ? r->steps / 20 + 1 : 0;
     opts.final_share = 0.1;
     opts.clip = 1;
     snprintf(pattern, sizeof pattern, "model.layers.%s", learnt[r->learner]);
@@ -299,15 +319,20 @@ done:
 
 static int check(recovery *r) {
     int code;
-    int is_sized = r->keep.linear > 0 || r->keep.model > 0 || r->keep.bytes || r->keep.ranks;
-    if (r->teacher_path && is_sized)
-        return report_fail(CODE_USAGE, "--teacher: the model is factorised already, expected no "
-                                       "--keep beside it");
+    const cli_keep *k = &r->keep;
+    int is_sized = k->linear > 0 || k->model > 0 || k->bytes || k->ranks;
+    if (r->teacher_path && (is_sized || k->match || k->storage || k->allocation || k->weights))
+        return report_fail(CODE_USAGE,
+                           "--teacher: the model is factorised already, expected no "
+                           "%s beside it",
+                           is_sized ? "--keep" : "--match, --storage, --allocation or --weights");
     if (!r->epochs && !r->steps)
         return report_fail(CODE_USAGE, "--epochs 0 and --steps 0: nothing to do; the command "
                                        "compress makes the closed form alone");
-    if (!r->teacher_path) TRY(keep_check(&r->keep, NULL));
-    r->samples.match = r->keep.match;
+    if (!r->teacher_path) TRY(keep_check(k, NULL));
+    TRY(keep_check_allocation(k));
+    r->samples.match = k->match;
+    r->samples.gradients = k->allocation == KEEP_FIRST_ORDER;
     TRY(samples_check(&r->samples));
 done:
     return code;

@@ -19,6 +19,15 @@ static int check_plan(const cli_keep *k) {
     return CODE_DONE;
 }
 
+int keep_check_allocation(const cli_keep *k) {
+    if (k->allocation == KEEP_AUTO)
+        return report_fail(CODE_USAGE, "--allocation auto: only the command plan chooses");
+    if (k->allocation == KEEP_SENSITIVITY && !k->weights)
+        return report_fail(CODE_USAGE, "--allocation sensitivity: --weights is missing; the "
+                                       "command plan measures them");
+    return CODE_DONE;
+}
+
 int keep_check(const cli_keep *k, const char *const *plan) {
     int has_plan = plan && *plan;
     int given = (k->linear > 0) + (k->model > 0) + (k->bytes > 0) + has_plan;
@@ -31,12 +40,14 @@ int keep_check(const cli_keep *k, const char *const *plan) {
         return report_fail(CODE_USAGE, "--allocation: nothing to share out beside --ranks, "
                                        "expected --keep, --keep-model or --keep-bytes");
     if (has_plan) return check_plan(k);
-    if (plan && k->allocation == KEEP_AUTO)
-        return report_fail(CODE_USAGE, "--allocation auto: only the command plan chooses");
-    if (plan && k->allocation == KEEP_SENSITIVITY && !k->weights)
-        return report_fail(CODE_USAGE, "--allocation sensitivity: --weights is missing; the "
-                                       "command plan measures them");
-    return CODE_DONE;
+    return plan ? keep_check_allocation(k) : CODE_DONE;
+}
+
+json_t *keep_settings(const cli_keep *k) {
+    return json_pack("{s:f, s:f, s:I, s:s?, s:s?, s:s?, s:s, s:s, s:f}", "keep", k->linear,
+                     "keep-model", k->model, "keep-bytes", (json_int_t)k->bytes, "ranks", k->ranks,
+                     "match", k->match, "weights", k->weights, "storage", keep_storages[k->storage],
+                     "allocation", keep_allocations[k->allocation], "floor", k->floor);
 }
 
 static int is_path(const char *given) {

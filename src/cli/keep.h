@@ -66,6 +66,10 @@ enum {
 /* One of --keep, --keep-model and --keep-bytes, or --ranks, or both, or, where `plan` is not NULL,
  * --plan. */
 int keep_check(const cli_keep *k, const char *const *plan);
+/* Refuses an allocation that the command plan alone can make. */
+int keep_check_allocation(const cli_keep *k);
+/* A member for each option. NULL when memory is out. */
+json_t *keep_settings(const cli_keep *k);
 /* `stats` NULL: spectra of the weights alone. */
 int keep_plan(const cli_keep *k, const cli_job *job, const lr_model *model, const lr_stats *stats,
               lr_plan **out);

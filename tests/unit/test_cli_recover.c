@@ -111,8 +111,45 @@ START_TEST(killed_runs_end_with_the_same_bytes) {
 }
 END_TEST
 
+/* Nothing that decides what the factors are or what is learnt may differ. */
+START_TEST(runs_go_on_as_they_began) {
+    const char *out = scratch_path("small"), *settings;
+    char weighted[700];
+    settings = scratch_path(".small.lowrank-work/settings.json");
+    snprintf(weighted, sizeof weighted, "%s:2", text_path());
+    START(RECOVER(out, "50", "60"), "--keep", "0.6", "--quiet");
+    for (int i = 0; i < 10000 && !cli_exists(settings); i++) usleep(1000);
+    kill(run.pid, SIGKILL);
+    cli_wait(0);
+    ck_assert_int_eq(run.signal, SIGKILL);
+#define RESUME(...) RECOVER(out, "50", "60"), "--resume", "--keep", __VA_ARGS__
+    RUN_FAILS(2, "another --keep;", RESUME("0.61"));
+    RUN_FAILS(2, "another --storage;", RESUME("0.6", "--storage", "two-factor"));
+    RUN_FAILS(2, "another --allocation;", RESUME("0.6", "--allocation", "energy"));
+    RUN_FAILS(2, "another --match;", RESUME("0.6", "--match", "*_proj"));
+    RUN_FAILS(2, "another --window;", RESUME("0.6", "--window", "32"));
+    RUN_FAILS(2, "another --text;", RESUME("0.6", "--text", weighted));
+    RUN_FAILS(2, "another --lr;", RESUME("0.6", "--lr", "1"));
+    ck_assert(!cli_exists(out));
+}
+END_TEST
+
+START_TEST(ranks_may_follow_the_loss) {
+    RUN_JSON("recover", cli_model(), "--out", scratch_path("small"), "--keep", "0.7", "--window",
+             "16", "--samples", "8", "--epochs", "0", "--steps", "1", "--step-window", "16",
+             "--allocation", "first-order");
+    ck_assert_double_le(cli_number("kept_linear"), 0.7);
+}
+END_TEST
+
 START_TEST(what_makes_no_sense_is_refused) {
     const char *out = scratch_path("small");
+    RUN_FAILS(2, "no --match, --storage", RECOVER(out, "1", "1"), "--teacher", cli_model(),
+              "--storage", "two-factor");
+    RUN_FAILS(2, "only the command plan", RECOVER(out, "1", "1"), "--keep", "0.6", "--allocation",
+              "auto");
+    RUN_FAILS(2, "--weights is missing", RECOVER(out, "1", "1"), "--keep", "0.6", "--allocation",
+              "sensitivity");
     RUN_FAILS(2, "expected exactly one", RECOVER(out, "1", "1"));
     RUN_FAILS(2, "factorised already", RECOVER(out, "1", "1"), "--keep", "0.6", "--teacher",
               cli_model());
@@ -130,6 +167,8 @@ Suite *cli_recover_suite(void) {
     tcase_add_test(tests, factorised_models_come_with_their_teacher);
     tcase_add_test(tests, models_write_the_text_themselves);
     tcase_add_test(tests, killed_runs_end_with_the_same_bytes);
+    tcase_add_test(tests, runs_go_on_as_they_began);
+    tcase_add_test(tests, ranks_may_follow_the_loss);
     tcase_add_test(tests, what_makes_no_sense_is_refused);
     suite_add_tcase(suite, tests);
     return suite;
