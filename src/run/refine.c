@@ -84,8 +84,7 @@ done:
     return status;
 }
 
-static lr_status check_opts(const lr__refining *r, size_t count) {
-    const lr_refine_opts *o = &r->opts;
+static lr_status check_opts(const lr_refine_opts *o) {
     if (!o->pattern || o->epochs < 1 || o->batch < 1 || o->batch > LR__BATCH_WINDOWS ||
         o->window < 1 || o->loss < LR_STREAM_RELATIVE || o->loss > LR_STREAM_COSINE ||
         o->patience < 0)
@@ -98,12 +97,17 @@ static lr_status check_opts(const lr__refining *r, size_t count) {
         return lr__fail(LR_E_INVALID,
                         "refinement: share of dense inputs %g, held out %g, look-ahead %g",
                         o->dense_inputs, o->held_out, o->look_ahead);
-    if (r->learnt < 1)
-        return lr__fail(LR_E_INVALID,
-                        "the text of %zu tokens holds no window of %d to learn on, %lld are held "
-                        "out",
-                        count, o->window, (long long)(r->windows - r->learnt));
     return LR_OK;
+}
+
+/* The last windows are held out. */
+static lr_status split_windows(lr__refining *r, size_t count) {
+    r->windows = (int64_t)(count / (size_t)r->opts.window);
+    r->learnt = r->windows - (int64_t)ceil(r->opts.held_out * (double)r->windows);
+    if (r->learnt > 0) return LR_OK;
+    return lr__fail(LR_E_INVALID,
+                    "the text of %zu tokens holds no window of %d to learn on, %lld are held out",
+                    count, r->opts.window, (long long)(r->windows - r->learnt));
 }
 
 static lr_status check_models(const lr_model *student, const lr_model *teacher) {
@@ -184,9 +188,8 @@ lr_status lr_refine(lr_model *student, const lr_model *teacher, const int32_t *i
     LR_TRY(check_models(student, teacher));
     r.layers = student->origin->config.layers;
     r.hidden = student->origin->config.hidden_size;
-    r.windows = r.opts.window > 0 ? (int64_t)(count / (size_t)r.opts.window) : 0;
-    r.learnt = r.windows - (int64_t)ceil(r.opts.held_out * (double)r.windows);
-    LR_TRY(check_opts(&r, count));
+    LR_TRY(check_opts(&r.opts));
+    LR_TRY(split_windows(&r, count));
     LR_TRY(lr_model_clone(&r.draft, student));
     before = lr__model_graph(r.draft);
     LR_TRY(prepare(&r));

@@ -386,6 +386,12 @@ START_TEST(wrong_requests_are_refused) {
     opts.held_out = 1;
     refuse(&opts, LR_E_INVALID, "held out 1");
     opts = options();
+    opts.held_out = NAN;
+    refuse(&opts, LR_E_INVALID, "held out nan");
+    opts = options();
+    opts.held_out = 1e300;
+    refuse(&opts, LR_E_INVALID, "held out 1e+300");
+    opts = options();
     opts.dense_inputs = 1.5;
     refuse(&opts, LR_E_INVALID, "dense inputs 1.5");
     opts = options();
