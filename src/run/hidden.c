@@ -9,7 +9,9 @@
 
 #include "base/mem.h"
 #include "model/model.h"
+#include "run/stream_loss.h"
 
+#include <lowrank/refine.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,16 +37,6 @@ static lr_status keep_stream(const lr_hook_event *event, void *user) {
     return LR_OK;
 }
 
-/* The teacher's row t becomes the derivative of share |x - t|^2 / |t|^2 by x; a row of zeros, which
- * nothing is relative to, becomes nothing. */
-static double compare_row(const lr__hidden *h, const float *x, double share, float *row) {
-    double size = h->kernels->squares(h->width, row), distance;
-    h->kernels->axpy(h->width, -1, x, row);
-    distance = h->kernels->squares(h->width, row);
-    h->kernels->scale(h->width, size > 0 ? (float)(-2 * share / size) : 0, row, row);
-    return size > 0 ? distance / size : 0;
-}
-
 static lr_status compare_streams(const lr_hook_event *event, void *user) {
     lr__hidden *h = user;
     int64_t tokens = event->output.shape[0];
@@ -52,7 +44,9 @@ static lr_status compare_streams(const lr_hook_event *event, void *user) {
     float *rows = rows_of(h, event->layer);
     double share = h->weight / ((double)h->blocks * (double)tokens);
     for (int64_t t = 0; t < tokens; t++) {
-        double found = compare_row(h, x + t * h->width, share, rows + t * h->width);
+        int64_t at = t * h->width;
+        double found =
+            lr__stream_loss(LR_STREAM_RELATIVE, 1, h->width, x + at, rows + at, share, rows + at);
         if (!isfinite(found))
             return lr__fail(LR_E_NUMERIC, "%s: the loss of hidden states is %g at position %d",
                             event->module, found, event->positions[t]);

@@ -24,10 +24,11 @@ static double squares(const row *r, double weight) {
     return weight * sum;
 }
 
+/* Nothing is relative to a row of zeros. */
 static double relative(const row *r) {
     double energy = 0;
     for (int64_t i = 0; i < r->width; i++) energy += (double)r->target[i] * (double)r->target[i];
-    return squares(r, 1 / fmax(energy, (double)FLT_MIN));
+    return squares(r, energy > (double)FLT_MIN ? 1 / energy : 0);
 }
 
 static double cosine(const row *r) {

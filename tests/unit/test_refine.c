@@ -100,8 +100,21 @@ START_TEST(losses_have_closed_forms) {
 }
 END_TEST
 
+/* Derivatives may take the place of the target. */
+START_TEST(slopes_lie_over_targets) {
+    float y[4] = {3, 4, -1, 2}, t[4] = {1, 0.5f, 6, 8}, slope[4];
+    double apart = lr__stream_loss(_i, 2, 2, y, t, 0.5, slope);
+    ck_assert(lr__stream_loss(_i, 2, 2, y, t, 0.5, t) == apart);
+    ck_assert_mem_eq(t, slope, sizeof t);
+}
+END_TEST
+
 START_TEST(empty_targets_stay_finite) {
-    float zero[3] = {0}, slope[3];
+    float zero[3] = {0}, slope[3] = {1, 1, 1}, y[3] = {1, 2, 3};
+    ck_assert(lr__stream_loss(LR_STREAM_RELATIVE, 1, 3, y, zero, 1, slope) == 0);
+    for (int i = 0; i < 3; i++) ck_assert(slope[i] == 0);
+    y[1] = NAN;
+    ck_assert(isnan(lr__stream_loss(LR_STREAM_RELATIVE, 1, 3, y, zero, 1, slope)));
     for (int32_t kind = LR_STREAM_RELATIVE; kind <= LR_STREAM_COSINE; kind++) {
         ck_assert(isfinite(lr__stream_loss(kind, 1, 3, zero, zero, 1, slope)));
         for (int i = 0; i < 3; i++) ck_assert(isfinite(slope[i]));
@@ -459,6 +472,7 @@ Suite *refine_suite(void) {
     Suite *suite = suite_create("refine");
     TCase *losses = tcase_create("losses"), *tests = tcase_create("refine");
     tcase_add_loop_test(losses, slopes_are_differences, LR_STREAM_RELATIVE, LR_STREAM_COSINE + 1);
+    tcase_add_loop_test(losses, slopes_lie_over_targets, LR_STREAM_RELATIVE, LR_STREAM_COSINE + 1);
     tcase_add_test(losses, losses_have_closed_forms);
     tcase_add_test(losses, empty_targets_stay_finite);
     suite_add_tcase(suite, losses);
