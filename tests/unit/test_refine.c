@@ -319,6 +319,17 @@ START_TEST(same_seed_same_bits) {
 }
 END_TEST
 
+START_TEST(threads_change_no_bit) {
+    lr_refine_opts opts = options();
+    opts.dense_inputs = 0.5;
+    uint64_t bits = bits_of(&opts);
+    teardown();
+    teacher = tiny_open_path(golden_model(name), 1);
+    student = factorised(teacher);
+    ck_assert(bits_of(&opts) == bits);
+}
+END_TEST
+
 /* Both streams enter block 0 alike, so there only the second share tells. */
 START_TEST(inputs_of_the_dense_model_can_be_learnt_from) {
     lr_refine_opts opts = options();
@@ -482,6 +493,7 @@ Suite *refine_suite(void) {
     tcase_add_test(tests, predictions_come_nearer);
     tcase_add_test(tests, first_step_goes_down);
     tcase_add_test(tests, same_seed_same_bits);
+    tcase_add_test(tests, threads_change_no_bit);
     tcase_add_test(tests, inputs_of_the_dense_model_can_be_learnt_from);
     tcase_add_test(tests, patience_ends_a_block);
     tcase_add_test(tests, norms_learn_alone);

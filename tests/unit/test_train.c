@@ -322,6 +322,28 @@ START_TEST(hidden_states_draw_a_student_back) {
 }
 END_TEST
 
+START_TEST(threads_change_no_bit) {
+    uint64_t bits = 0;
+    lr_ctx *usual = ctx;
+    lr_train_opts opts = options(4);
+    opts.teacher = model;
+    opts.alpha = 0.5;
+    opts.hidden = 2;
+    for (int32_t threads = 1; threads <= 3; threads++) {
+        lr_model *own = tiny_open_path(golden_model_path("llama-tied"), threads);
+        ctx = own->ctx;
+        lr_optimizer *optimizer = optimizer_of(own, "*", 1e-2);
+        ctx = usual;
+        CHECK_OK(lr_train(own, optimizer, ids, IDS, &opts, NULL, NULL));
+        if (threads == 1) bits = bits_of(own);
+        ck_assert(bits_of(own) == bits);
+        lr_optimizer_free(optimizer);
+        lr_model_free(own);
+    }
+    ck_assert(bits != bits_of(model));
+}
+END_TEST
+
 START_TEST(hidden_states_of_another_shape_are_refused) {
     tiny other = tiny_model;
     lr_model *student, *teacher;
@@ -489,6 +511,7 @@ Suite *train_suite(void) {
     tcase_add_checked_fixture(tests, setup_two_blocks, teardown);
     tcase_add_loop_test(tests, hidden_states_have_their_gradient, 0, PARTS);
     tcase_add_test(tests, hidden_states_draw_a_student_back);
+    tcase_add_test(tests, threads_change_no_bit);
     tcase_add_test(tests, hidden_states_of_another_shape_are_refused);
     suite_add_tcase(suite, tests);
     return suite;
