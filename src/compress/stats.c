@@ -194,13 +194,18 @@ static lr_status check_addend(const lr_stats *stats, const lr_stats *other) {
     return LR_OK;
 }
 
-static lr_status add_gradients(lr_stats *stats, const lr_stats *other, double weight) {
+/* Room for all that `other` has, before anything is added. */
+static lr_status make_room(lr_stats *stats, const lr_stats *other) {
     lr_status status = LR_OK;
-    for (int32_t i = 0; stats->slopes && i < stats->module_count; i++) {
-        lr__slopes *s = &stats->slopes[i];
-        if (!s->fisher_in) LR_TRY(lr__slopes_new(s, stats->outs[i], stats->sizes[i]));
-        LR_TRY(lr__slopes_add(s, &other->slopes[i], &stats->model->ctx->device, &stats->arena,
-                              weight));
+    for (int32_t i = 0; i < stats->module_count; i++) {
+        if (stats->slopes && !stats->slopes[i].fisher_in)
+            LR_TRY(lr__slopes_new(&stats->slopes[i], stats->outs[i], stats->sizes[i]));
+        if (stats->moments_of[i] >= 0) continue;
+        int32_t leader = leader_of(other, i);
+        if (leader == i)
+            LR_TRY(lr__stats_add_input(stats, i, -1));
+        else
+            stats->moments_of[i] = stats->moments_of[leader];
     }
 done:
     return status;
@@ -211,20 +216,17 @@ lr_status lr_stats_add(lr_stats *stats, const lr_stats *other, double weight) {
     if (!stats || !other || stats == other || !(weight > 0) || !isfinite(weight))
         return lr__fail(LR_E_INVALID, "lr_stats_add: two statistics and a positive weight needed");
     LR_TRY(check_addend(stats, other));
+    LR_TRY(make_room(stats, other));
+    const lr__device *device = &stats->model->ctx->device;
     for (int32_t i = 0; i < stats->module_count; i++) {
-        if (stats->moments_of[i] >= 0) continue;
-        int32_t leader = leader_of(other, i);
-        if (leader == i)
-            LR_TRY(lr__stats_add_input(stats, i, -1));
-        else
-            stats->moments_of[i] = stats->moments_of[leader];
-    }
-    for (int32_t i = 0; i < stats->module_count; i++)
         if (leader_of(other, i) == i)
             LR_TRY(lr__moments_add(&stats->moments[stats->moments_of[i]],
-                                   &other->moments[other->moments_of[i]],
-                                   &stats->model->ctx->device, &stats->arena, weight));
-    status = add_gradients(stats, other, weight);
+                                   &other->moments[other->moments_of[i]], device, &stats->arena,
+                                   weight));
+        if (stats->slopes)
+            LR_TRY(lr__slopes_add(&stats->slopes[i], &other->slopes[i], device, &stats->arena,
+                                  weight));
+    }
 done:
     return status;
 }

@@ -8,6 +8,8 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <jansson.h>
+#include <lowrank/refine.h>
+#include <lowrank/train.h>
 
 enum { WINDOW = 6, TEXT = 20 };
 
@@ -240,11 +242,21 @@ END_TEST
 
 /* --- statistics, plans, compression --- */
 
+static int32_t with_gradients;
+
+static lr_stats_opts stats_options(void) {
+    lr_stats_opts opts;
+    lr_stats_opts_init(&opts, sizeof opts);
+    opts.gradients = with_gradients;
+    return opts;
+}
+
 static void collect(void) {
     lr_stats *stats, *sum, *opened;
-    ATTEMPT(lr_stats_new(&stats, model, NULL));
+    lr_stats_opts opts = stats_options();
+    ATTEMPT(lr_stats_new(&stats, model, &opts));
     ATTEMPT(lr_stats_collect(stats, ids, TEXT, WINDOW, 1));
-    ATTEMPT(lr_stats_new(&sum, model, NULL));
+    ATTEMPT(lr_stats_new(&sum, model, &opts));
     ATTEMPT(lr_stats_add(sum, stats, 2));
     ATTEMPT_OUTPUT(lr_stats_save(sum, scratch_path("stats"), 0), "stats");
     ATTEMPT(lr_stats_open(&opened, model, scratch_path("stats")));
@@ -257,6 +269,7 @@ static void collect(void) {
 
 START_TEST(test_stats) {
     open_named("llama-f32");
+    with_gradients = _i;
     run_with_faults(collect);
 }
 END_TEST
@@ -304,6 +317,7 @@ static void compress(void) {
     lr_compress_opts opts;
     lr_compress_opts_init(&opts, sizeof opts);
     opts.method = given_method;
+    opts.dtype = with_gradients ? LR_BF16 : LR_F32;
     ATTEMPT(lr_model_clone(&copy, model));
     lr_status status = lr_compress(copy, given_plan, given_stats, &opts, NULL, NULL);
     if (status < 0) {
@@ -316,11 +330,15 @@ static void compress(void) {
 }
 
 START_TEST(test_compress) {
-    static const char *const methods[] = {"svd", "whiten", "whiten-eig", "pca", "afm"};
+    static const char *const methods[] = {"svd", "whiten", "whiten-eig", "pca",
+                                          "afm", "fwsvd",  "iwsvd",      "kfac"};
     lr_plan_opts opts;
     open_named("llama-f32");
     given_method = methods[_i];
-    given_stats = stats_of(model, ids, TEXT, WINDOW);
+    with_gradients = _i > 4;
+    lr_stats_opts stats_opts = stats_options();
+    CHECK_OK(lr_stats_new(&given_stats, model, &stats_opts));
+    CHECK_OK(lr_stats_collect(given_stats, ids, TEXT, WINDOW, 1));
     lr_plan_opts_init(&opts, sizeof opts);
     opts.ranks = "{\"v_proj\": 3, \"down_proj\": 5}";
     CHECK_OK(lr_plan_new(&given_plan, model, &opts));
@@ -448,6 +466,50 @@ START_TEST(test_distill) {
 }
 END_TEST
 
+/* The text is short, and so are blocks and steps. */
+static void refine(void) {
+    lr_model *copy;
+    lr_refine_opts opts;
+    lr_refine_opts_init(&opts, sizeof opts);
+    opts.window = WINDOW;
+    opts.epochs = 1;
+    opts.held_out = 0.3;
+    ATTEMPT(lr_model_clone(&copy, model));
+    ATTEMPT(lr_refine(copy, model, ids, TEXT, &opts, NULL, NULL));
+    lr_model_free(copy);
+}
+
+START_TEST(test_refine) {
+    open_named("llama-f32");
+    run_with_faults(refine);
+}
+END_TEST
+
+static void train(void) {
+    lr_model *copy;
+    lr_optimizer *optimizer;
+    lr_train_opts opts;
+    lr_train_opts_init(&opts, sizeof opts);
+    opts.window = WINDOW;
+    opts.batch = 2;
+    opts.steps = 1;
+    opts.teacher = model;
+    opts.hidden = 1;
+    ATTEMPT(lr_model_clone(&copy, model));
+    ATTEMPT(lr_optimizer_new(&optimizer, ctx, NULL));
+    ATTEMPT(lr_optimizer_add_model(optimizer, copy, "*norm*", NULL, NULL));
+    ATTEMPT(lr_train(copy, optimizer, ids, TEXT, &opts, NULL, NULL));
+    ck_assert_int_eq(lr_optimizer_steps(optimizer), 1);
+    lr_optimizer_free(optimizer);
+    lr_model_free(copy);
+}
+
+START_TEST(test_train) {
+    open_named("llama-f32");
+    run_with_faults(train);
+}
+END_TEST
+
 /* --- judging --- */
 
 static void evaluate(void) {
@@ -514,13 +576,15 @@ Suite *faults_suite(void) {
     tcase_add_loop_test(tests, test_open, 0, 4);
     tcase_add_test(tests, test_tokenizer);
     tcase_add_loop_test(tests, test_session, 0, 2);
-    tcase_add_test(tests, test_stats);
+    tcase_add_loop_test(tests, test_stats, 0, 2);
     tcase_add_test(tests, test_plan);
-    tcase_add_loop_test(tests, test_compress, 0, 5);
+    tcase_add_loop_test(tests, test_compress, 0, 8);
     tcase_add_test(tests, test_linear);
     tcase_add_loop_test(tests, test_save, 0, 2);
     tcase_add_test(tests, test_optimizer);
     tcase_add_loop_test(tests, test_distill, 0, 3);
+    tcase_add_test(tests, test_refine);
+    tcase_add_test(tests, test_train);
     tcase_add_test(tests, test_eval);
     tcase_add_test(tests, test_generate);
     tcase_add_test(tests, test_self_text);
