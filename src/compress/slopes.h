@@ -9,11 +9,11 @@
  *
  * L is the mean loss of the next token in a window, a window being the batch of the papers; of F
  * and I only the sums over rows and over columns are kept, which is all the methods use. In G, g is
- * the derivative of a window's summed loss, so G does not depend on the length of windows. Its tokens
- * are the middle three quarters of a window by position, an eighth of it left out at either end,
- * since the first see no context and the last touch few losses; |g_t| is clipped to between a tenth
- * and ten times its mean over them: a few tokens otherwise decide everything. Both are what the code
- * of LEMS (ICML 2026) does; tokens are not chosen by the length of their derivatives.
+ * the derivative of a window's summed loss, so G does not depend on the length of windows. Its
+ * tokens are the middle three quarters of a window by position, an eighth of it left out at either
+ * end, since the first see no context and the last touch few losses; |g_t| is clipped to between a
+ * tenth and ten times its mean over them: a few tokens otherwise decide everything. Both are what
+ * the code of LEMS (ICML 2026) does; tokens are not chosen by the length of their derivatives.
  */
 #ifndef LR_COMPRESS_SLOPES_H
 #define LR_COMPRESS_SLOPES_H
