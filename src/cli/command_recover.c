@@ -175,9 +175,7 @@ done:
 
 static int32_t note_step(const lr_train_event *event, void *user) {
     recovery *r = user;
-    const train_row row = {event->step,   event->loss, event->next_token,    event->divergence,
-                           event->hidden, event->norm, event->learning_rate, event->seconds};
-    r->code = train_log_add(&r->log, &row);
+    r->code = train_log_add(&r->log, event);
     if (!r->code && event->step % CHECKPOINT_EVERY == 0)
         r->code = train_log_save(&r->log, r->work.folder);
     return r->code || progress_is_cancelled();
@@ -209,16 +207,6 @@ static int take_up(recovery *r) {
     if (stat(r->work.checkpoint, &info)) return CODE_DONE;
     TRY(report_status(lr_optimizer_restore(r->optimizer, r->work.checkpoint), WHILE_READING));
     TRY(train_log_open(&r->log, r->work.folder, lr_optimizer_steps(r->optimizer)));
-done:
-    return code;
-}
-
-static int put_losses(const recovery *r, json_t *result) {
-    json_t *values = json_array();
-    int code;
-    TRY(report_put(result, "losses", values));
-    for (size_t i = 0; i < r->log.count; i++)
-        if (json_array_append_new(values, json_real(r->log.rows[i].loss))) TRY(report_nomem());
 done:
     return code;
 }
@@ -309,7 +297,7 @@ static int run(recovery *r, cli_job *job) {
     TRY(polish(r, job));
     TRY(save(r, job));
     TRY(report_put(job->result, "stages", json_incref(r->stages)));
-    TRY(put_losses(r, job->result));
+    TRY(train_log_put(&r->log, job->result));
     TRY(report_put(job->result, "blocks", json_incref(r->blocks)));
     TRY(report_put(job->result, "out", report_text(r->out, strlen(r->out))));
     TRY(job_end_stages(job));

@@ -90,9 +90,7 @@ done:
 
 static int32_t note_step(const lr_train_event *e, void *user) {
     teaching *t = user;
-    const train_row row = {e->step,   e->loss, e->next_token,    e->divergence,
-                           e->hidden, e->norm, e->learning_rate, e->seconds};
-    t->code = train_log_add(&t->log, &row);
+    t->code = train_log_add(&t->log, e);
     if (!t->code) t->code = train_trials_step(&t->trials, &t->log, e->step);
     int is_cancelled = t->code || progress_is_cancelled();
     if (is_cancelled || e->step % t->checkpoint_every == 0 || e->step == t->steps) {
@@ -177,12 +175,9 @@ done:
     return code;
 }
 
-static int put_losses(const teaching *t, json_t *result) {
-    json_t *losses = json_array();
+static int put_steps(const teaching *t, json_t *result) {
     int code;
-    TRY(report_put(result, "losses", losses));
-    for (size_t i = 0; i < t->log.count; i++)
-        if (json_array_append_new(losses, json_real(t->log.rows[i].loss))) TRY(report_nomem());
+    TRY(train_log_put(&t->log, result));
     if (t->log.count) TRY(report_count(result, "steps", t->log.rows[t->log.count - 1].step));
     if (t->seconds > 0) TRY(report_real(result, "tokens_per_second", (double)t->seen / t->seconds));
 done:
@@ -218,7 +213,7 @@ static int run(teaching *t, cli_job *job) {
     TRY(evals_run(&t->evals, job, t->teacher ? t->teacher : t->source, written));
     TRY(train_trials_put(&t->trials, &t->log, job->result));
     TRY(report_count(job->result, "tokens", (int64_t)t->texts.tokens.count));
-    TRY(put_losses(t, job->result));
+    TRY(put_steps(t, job->result));
     TRY(report_put(job->result, "out", report_text(t->out, strlen(t->out))));
     TRY(job_end_stages(job));
 done:

@@ -22,12 +22,18 @@ static int grow(void *array, size_t count, size_t *room, size_t bytes) {
     return CODE_DONE;
 }
 
-int train_log_add(train_log *log, const train_row *row) {
+static int add_row(train_log *log, const train_row *row) {
     int code;
     TRY(grow(&log->rows, log->count, &log->room, sizeof *row));
     log->rows[log->count++] = *row;
 done:
     return code;
+}
+
+int train_log_add(train_log *log, const lr_train_event *e) {
+    const train_row row = {e->step,   e->loss, e->next_token,    e->divergence,
+                           e->hidden, e->norm, e->learning_rate, e->seconds};
+    return add_row(log, &row);
 }
 
 int train_log_add_trial(train_log *log, const train_trial *trial) {
@@ -53,7 +59,7 @@ static int take_row(train_log *log, char *line, int64_t last) {
     double n[COLUMNS];
     if (!read_numbers(line, n, COLUMNS) || n[0] > (double)last) return CODE_DONE;
     const train_row row = {(int64_t)n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]};
-    return train_log_add(log, &row);
+    return add_row(log, &row);
 }
 
 /* Which text a row is of is told by its place among those of its step. */
@@ -137,6 +143,16 @@ int train_log_save(const train_log *log, const char *folder) {
     int code;
     if (log->trial_count) TRY(train_log_write(log, folder, "evaluations.csv", put_trials));
     TRY(train_log_write(log, folder, "losses.csv", put_rows));
+done:
+    return code;
+}
+
+int train_log_put(const train_log *log, json_t *result) {
+    json_t *losses = json_array();
+    int code;
+    TRY(report_put(result, "losses", losses));
+    for (size_t i = 0; i < log->count; i++)
+        if (json_array_append_new(losses, json_real(log->rows[i].loss))) TRY(report_nomem());
 done:
     return code;
 }

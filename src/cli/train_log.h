@@ -28,7 +28,7 @@ typedef struct train_log {
     size_t trial_count, trial_room;
 } train_log;
 
-int train_log_add(train_log *log, const train_row *row);
+int train_log_add(train_log *log, const lr_train_event *event);
 int train_log_add_trial(train_log *log, const train_trial *trial);
 /* What an earlier run's tables in the folder say up to step `last`, if there are any. */
 int train_log_open(train_log *log, const char *folder, int64_t last);
@@ -39,6 +39,8 @@ int train_log_write(const train_log *log, const char *folder, const char *name,
                     void (*put)(const train_log *, FILE *));
 /* The losses, and the perplexities, as drawings of their own: "losses.svg", "evaluations.svg". */
 int train_log_draw(const train_log *log, const char *folder);
+/* The losses of all steps, as "losses" of the result. */
+int train_log_put(const train_log *log, json_t *result);
 void train_log_end(train_log *log);
 
 #endif
