@@ -26,7 +26,7 @@ typedef struct lr_refine_opts {
     const char *pattern;  /**< of the parameters that learn, by their names within a block, such as
                                "mlp.*"; default "*": factors, matrices left dense and the gains
                                of norms */
-    int32_t epochs;       /**< passes over the windows for each block; default 4 */
+    int32_t epochs;       /**< passes over the windows for each block; default 2 */
     int32_t batch;        /**< windows of a step; default 4 */
     int32_t window;       /**< tokens of a window; default 256 */
     int32_t loss;         /**< LR_STREAM_RELATIVE (default), LR_STREAM_SQUARES or

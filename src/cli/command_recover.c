@@ -330,12 +330,12 @@ int command_recover(cli_job *job) {
     recovery r = {.keep = KEEP_DEFAULT,
                   .samples = SAMPLES_DEFAULT,
                   .evals = EVALS_DEFAULT,
-                  .epochs = 4,
+                  .epochs = 2,
                   .steps = 100,
                   .batch = 4,
                   .window = 256,
                   .refine_rate = 2e-4,
-                  .rate = 2e-4};
+                  .rate = 5e-5};
     int code;
     const arg options[] = {
         ARG("out", ARG_TEXT, &r.out, "DIR", "folder to write", .required = 1),
@@ -343,14 +343,14 @@ int command_recover(cli_job *job) {
             "dense model; MODEL is then factorised already"),
         KEEP_OPTIONS(&r.keep),
         SAMPLES_OPTIONS(&r.samples),
-        ARG("epochs", ARG_INT, &r.epochs, "N", "of block refinement, 0 leaves it out [default 4]"),
+        ARG("epochs", ARG_INT, &r.epochs, "N", "of block refinement, 0 leaves it out [default 2]"),
         ARG("steps", ARG_INT, &r.steps, "N", "from end to end, 0 leaves them out [default 100]"),
         ARG("batch", ARG_INT, &r.batch, "B", "windows of each step [default 4]", .least = 1),
         ARG("step-window", ARG_INT, &r.window, "W", "tokens of such a window [default 256]",
             .least = 2),
         ARG("refine-lr", ARG_REAL, &r.refine_rate, "X",
             "learning rate of block refinement [default 2e-4]", .above = 1),
-        ARG("lr", ARG_REAL, &r.rate, "X", "learning rate from end to end [default 2e-4]",
+        ARG("lr", ARG_REAL, &r.rate, "X", "learning rate from end to end [default 5e-5]",
             .above = 1),
         ARG("loss", ARG_CHOICE, &r.loss, "NAME",
             "of block refinement: relative, squares or cosine [default relative]",

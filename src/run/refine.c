@@ -14,7 +14,7 @@
 
 static const lr_refine_opts cpu = {.size = sizeof cpu,
                                    .pattern = "*",
-                                   .epochs = 4,
+                                   .epochs = 2,
                                    .batch = 4,
                                    .window = 256,
                                    .learning_rate = 2e-4,
