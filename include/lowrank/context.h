@@ -33,7 +33,10 @@ typedef struct lr_ctx_opts {
     size_t size;             /**< set by lr_ctx_opts_init() */
     uint64_t seed;           /**< of everything random; default 0 */
     int32_t threads;         /**< 0: what affinity and cgroup allow */
-    int32_t reserved;        /**< 0 */
+    int32_t bf16_products;   /**< 1: where the processor has AVX512-BF16, products of many rows
+                                  (#LR_STEP_BATCH, forwards of lr_linear) with weights stored in 16
+                                  bits or fewer round both sides to BF16 and sum in binary32; where
+                                  it has not, a line in the log says so. Default 0: binary32 */
     uint64_t memory;         /**< bytes of working memory to aim at, beside the model's files: fewer
                                   tokens and matrices are worked on at once, never less than one
                                   window or matrix; 0: what is fastest */

@@ -8,6 +8,7 @@
 typedef struct lr__device {
     lr__pool *pool;
     const lr__kernels *kernels;
+    lr__panels_fn multiply_pairs; /* for batch products with weights below binary32; NULL: none */
 } lr__device;
 
 #endif

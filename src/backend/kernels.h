@@ -81,6 +81,8 @@ typedef struct lr__panel_task {
     int add;
 } lr__panel_task;
 
+typedef void (*lr__panels_fn)(const lr__panel_task *task);
+
 /* A step of AdamW over n numbers w with the running means m of g = scale * gradient and v of g^2:
  * m = beta1 m + fresh1 g, v = beta2 v + fresh2 g^2, w = kept w - rate m / (spread sqrt(v) +
  * epsilon).
@@ -124,7 +126,7 @@ typedef struct lr__kernels {
 
     /* Many rows against weights in panels, few enough that the second-level cache holds them.
      * Row-invariant too, by sums that run up the depth: other bits than dot_tile's. */
-    void (*multiply_panels)(const lr__panel_task *task);
+    lr__panels_fn multiply_panels;
     /* Panels of W' for W [cols][depth], rows ldw apart: what multiply_panels reads as B. */
     void (*pack)(int64_t cols, int64_t depth, const float *w, int64_t ldw, float *panels);
     int64_t panel_columns;
@@ -188,6 +190,11 @@ typedef struct lr__kernels {
 
 /* The table for this machine and $LOWRANK_MAX_ISA; filled once. */
 const lr__kernels *lr__kernels_best(void);
+/* multiply_panels where each word of x and of the panels is a pair of BF16 numbers, the earlier one
+ * in its lower half: depth, ldx and the panels count words. Sums are binary32, rounded once or
+ * twice for each product; row-invariant. NULL where the processor lacks AVX512-BF16 or the level is
+ * below avx512; $LOWRANK_BF16 = plain takes a form that every AVX-512 processor runs, for tests. */
+lr__panels_fn lr__multiply_pairs_best(void);
 /* A level by name, NULL when this machine lacks it: for tests. */
 const lr__kernels *lr__kernels_named(const char *name);
 

@@ -58,6 +58,8 @@ typedef struct job {
     size_t scratch_each;
     float *slab; /* [slab_outs, in] in panels */
     int64_t first, slab_outs;
+    int64_t words; /* of a row as pairs of BF16; 0: the product is one of binary32 */
+    float *pairs;  /* [tokens, words] */
 } job;
 
 static int is_as_stored(const lr__matmul *m) { return m->w->dtype == LR_F32 && !m->take; }
@@ -174,12 +176,31 @@ static lr_status run_dots(const lr__device *device, lr__arena *arena, const lr__
     return LR_OK;
 }
 
+/* Rows of binary32 as pairs of BF16; behind an odd row comes a zero. */
+static void round_rows(const job *j, int64_t rows, const float *from, int64_t ld, float *to) {
+    const lr__matmul *m = j->m;
+    for (int64_t r = 0; r < rows; r++) {
+        uint16_t *row = (uint16_t *)(to + r * j->words);
+        j->kernels->narrow(LR_BF16, from + r * ld, (size_t)m->in, row);
+        if (m->in % 2) row[m->in] = 0;
+    }
+}
+
+static void round_item(void *work, int64_t index, int32_t thread) {
+    (void)thread;
+    const job *j = work;
+    const lr__matmul *m = j->m;
+    int64_t row = index * BLOCK_ROWS;
+    int64_t rows = m->tokens - row < BLOCK_ROWS ? m->tokens - row : BLOCK_ROWS;
+    round_rows(j, rows, m->x + row * m->ldx, m->ldx, j->pairs + row * j->words);
+}
+
 static void pack_item(void *work, int64_t index, int32_t thread) {
     const job *j = work;
     const lr__matmul *m = j->m;
     int64_t out = index * LR__PACK_COLS;
     int64_t outs = j->slab_outs - out < LR__PACK_COLS ? j->slab_outs - out : LR__PACK_COLS;
-    float *panels = j->slab + out * m->in;
+    float *panels = j->slab + out * (j->words ? j->words : m->in);
     if (is_as_stored(m) && m->scale == 1) {
         j->kernels->pack(outs, m->in, stored_floats(m, j->first + out), m->w->cols, panels);
         return;
@@ -187,30 +208,56 @@ static void pack_item(void *work, int64_t index, int32_t thread) {
     float *block = j->scratch + (size_t)thread * j->scratch_each;
     widen_outputs(j, j->first + out, outs, block);
     if (m->scale != 1) j->kernels->scale(outs * m->in, m->scale, block, block);
-    j->kernels->pack(outs, m->in, block, m->in, panels);
+    if (j->words) {
+        float *rounded = block + LR__PACK_COLS * m->in;
+        round_rows(j, outs, block, m->in, rounded);
+        j->kernels->pack(outs, j->words, rounded, j->words, panels);
+    } else
+        j->kernels->pack(outs, m->in, block, m->in, panels);
+}
+
+static lr_status take_batch(job *j, const lr__device *device, lr__arena *arena) {
+    const lr__matmul *m = j->m;
+    int64_t most = m->out < LR__SLAB_COLS ? m->out : LR__SLAB_COLS;
+    size_t slab = (size_t)lr__panel_numbers(most, j->words ? j->words : m->in);
+    lr_status status = lr__arena_take(arena, &j->slab, slab, sizeof(float));
+    if (status >= 0 && j->words)
+        status = lr__arena_take(arena, &j->pairs, (size_t)(m->tokens * j->words), sizeof(float));
+    if (status >= 0 && !(is_as_stored(m) && m->scale == 1))
+        status = take_scratch(j, device, arena, LR__PACK_COLS * (size_t)(m->in + j->words));
+    return status;
+}
+
+static void multiply_slab(const job *j, const lr__device *device) {
+    const lr__matmul *m = j->m;
+    lr__panel_task task = {.rows = m->tokens,
+                           .cols = j->slab_outs,
+                           .depth = m->in,
+                           .x = m->x,
+                           .ldx = m->ldx,
+                           .panels = j->slab,
+                           .y = m->y + j->first,
+                           .ldy = m->ldy,
+                           .add = m->accumulate};
+    if (!j->words) {
+        lr__panels_multiply(device, &task);
+        return;
+    }
+    task.depth = task.ldx = j->words;
+    task.x = j->pairs;
+    lr__panels_multiply_pairs(device, &task);
 }
 
 static lr_status run_batch(const lr__device *device, lr__arena *arena, const lr__matmul *m) {
     job j = {.m = m, .kernels = device->kernels};
-    int64_t most = m->out < LR__SLAB_COLS ? m->out : LR__SLAB_COLS;
-    lr_status status =
-        lr__arena_take(arena, &j.slab, (size_t)lr__panel_numbers(most, m->in), sizeof(float));
-    if (status >= 0 && !(is_as_stored(m) && m->scale == 1))
-        status = take_scratch(&j, device, arena, LR__PACK_COLS * (size_t)m->in);
+    if (device->multiply_pairs && m->w->dtype != LR_F32) j.words = lr__pieces(m->in, 2);
+    lr_status status = take_batch(&j, device, arena);
     if (status < 0) return status;
+    if (j.words) lr__pool_run(device->pool, lr__pieces(m->tokens, BLOCK_ROWS), round_item, &j);
     for (j.first = 0; j.first < m->out; j.first += LR__SLAB_COLS) {
         j.slab_outs = m->out - j.first < LR__SLAB_COLS ? m->out - j.first : LR__SLAB_COLS;
         lr__pool_run(device->pool, lr__pieces(j.slab_outs, LR__PACK_COLS), pack_item, &j);
-        lr__panel_task task = {.rows = m->tokens,
-                               .cols = j.slab_outs,
-                               .depth = m->in,
-                               .x = m->x,
-                               .ldx = m->ldx,
-                               .panels = j.slab,
-                               .y = m->y + j.first,
-                               .ldy = m->ldy,
-                               .add = m->accumulate};
-        lr__panels_multiply(device, &task);
+        multiply_slab(&j, device);
     }
     return LR_OK;
 }

@@ -17,7 +17,7 @@ int64_t lr__panel_numbers(int64_t cols, int64_t depth) {
 
 typedef struct job {
     const lr__panel_task *whole;
-    const lr__kernels *kernels;
+    lr__panels_fn multiply;
     int64_t tile_rows, tile_cols, tiles_across;
 } job;
 
@@ -47,14 +47,22 @@ static void tile_item(void *work, int64_t index, int32_t thread) {
     tile.x += row * tile.ldx;
     tile.panels += col * tile.depth;
     tile.y += row * tile.ldy + col;
-    j->kernels->multiply_panels(&tile);
+    j->multiply(&tile);
+}
+
+static void multiply_by(lr__panels_fn multiply, lr__pool *pool, const lr__panel_task *task) {
+    job j = {.whole = task, .multiply = multiply};
+    if (task->rows <= 0 || task->cols <= 0) return;
+    choose_tiles(&j, lr__pool_threads(pool));
+    lr__pool_run(pool, lr__pieces(task->rows, j.tile_rows) * j.tiles_across, tile_item, &j);
 }
 
 void lr__panels_multiply(const lr__device *device, const lr__panel_task *task) {
-    job j = {.whole = task, .kernels = device->kernels};
-    if (task->rows <= 0 || task->cols <= 0) return;
-    choose_tiles(&j, lr__pool_threads(device->pool));
-    lr__pool_run(device->pool, lr__pieces(task->rows, j.tile_rows) * j.tiles_across, tile_item, &j);
+    multiply_by(device->kernels->multiply_panels, device->pool, task);
+}
+
+void lr__panels_multiply_pairs(const lr__device *device, const lr__panel_task *task) {
+    multiply_by(device->multiply_pairs, device->pool, task);
 }
 
 void lr__panels_set_row(const lr__kernels *kernels, const float *from, int64_t cols, int64_t depth,

@@ -16,6 +16,8 @@ int64_t lr__panel_numbers(int64_t cols, int64_t depth);
 
 /* All of the task, with tiles as docs/threads.md says. */
 void lr__panels_multiply(const lr__device *device, const lr__panel_task *task);
+/* The same by device->multiply_pairs, which is set. */
+void lr__panels_multiply_pairs(const lr__device *device, const lr__panel_task *task);
 
 /* Row `row` of panels [depth, cols]. */
 void lr__panels_set_row(const lr__kernels *kernels, const float *from, int64_t cols, int64_t depth,

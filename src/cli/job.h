@@ -23,7 +23,7 @@ typedef struct cli_job {
     int argc; /* words behind the command's name */
     char **argv;
     const char *model_path;
-    int32_t threads, dtype, force, quiet, json, help;
+    int32_t threads, dtype, bf16, force, quiet, json, help;
     uint64_t seed, memory;
     lr_ctx *ctx;
     json_t *result;

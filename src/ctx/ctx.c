@@ -48,6 +48,17 @@ void lr_ctx_opts_init(lr_ctx_opts *opts, size_t size) {
     lr__opts_defaults(opts, size, &defaults, sizeof defaults);
 }
 
+static lr_status choose_products(lr_ctx *ctx) {
+    int32_t wanted = ctx->opts.bf16_products;
+    if (wanted != 0 && wanted != 1)
+        return lr__fail(LR_E_INVALID, "lr_ctx_opts: bf16_products %d, expected 0 or 1", wanted);
+    if (wanted) ctx->device.multiply_pairs = lr__multiply_pairs_best();
+    if (wanted && !ctx->device.multiply_pairs)
+        lr__log(ctx, LR_LOG_WARNING,
+                "bf16_products: no AVX512-BF16 here, all products stay in binary32");
+    return LR_OK;
+}
+
 lr_status lr_ctx_new(lr_ctx **out, const lr_ctx_opts *opts) {
     lr_status status = LR_OK;
     lr_ctx *ctx = NULL;
@@ -60,6 +71,7 @@ lr_status lr_ctx_new(lr_ctx **out, const lr_ctx_opts *opts) {
     int32_t threads = ctx->opts.threads ? ctx->opts.threads : lr__default_threads();
     LR_TRY(lr__pool_new(&ctx->device.pool, threads));
     ctx->device.kernels = lr__kernels_best();
+    LR_TRY(choose_products(ctx));
     if (lr__pool_threads(ctx->device.pool) < threads)
         lr__log(ctx, LR_LOG_WARNING, "the system allows %d threads of the %d wanted",
                 lr__pool_threads(ctx->device.pool), threads);

@@ -41,8 +41,11 @@ done:
 
 uint64_t lr__token_bytes(const lr_model *model) {
     const lr__config *c = &model->origin->config;
+    uint64_t rounded = 0; /* the widest input again, in half the bytes */
+    if (model->ctx->device.multiply_pairs)
+        rounded = ((uint64_t)c->hidden_size + (uint64_t)c->intermediate_size) / 2;
     return sizeof(float) *
-           (4 * (uint64_t)c->hidden_size + 2 * (uint64_t)c->intermediate_size +
+           (rounded + 4 * (uint64_t)c->hidden_size + 2 * (uint64_t)c->intermediate_size +
             2 * (uint64_t)(c->heads + c->key_value_heads) * (uint64_t)c->head_size + 1024);
 }
 

@@ -4,9 +4,11 @@
 /* A dispatcher of our own, whose decision can be taken again. */
 #define lr__kernels_best fresh_best
 #define lr__kernels_named fresh_named
+#define lr__multiply_pairs_best fresh_pairs
 #include "backend/cpu/dispatch.c"
 #undef lr__kernels_best
 #undef lr__kernels_named
+#undef lr__multiply_pairs_best
 
 static const lr__kernels *level;
 
@@ -28,6 +30,23 @@ START_TEST(environment_caps_the_level) {
     ck_assert_str_eq(best_under("unknown"), top);
     ck_assert_str_eq(best_under(""), top);
     ck_assert_str_eq(best_under("avx2"), fresh_named("avx2") ? "avx2" : "c");
+    best_under(kept);
+    free(kept);
+}
+END_TEST
+
+START_TEST(environment_takes_the_place_of_bf16) {
+    const char *old = getenv("LOWRANK_MAX_ISA");
+    char *kept = old ? strdup(old) : NULL;
+    setenv("LOWRANK_BF16", "plain", 1);
+    best_under("avx2");
+    ck_assert(!fresh_pairs());
+    best_under(NULL);
+    ck_assert_int_eq(fresh_pairs() != NULL, fresh_named("avx512") != NULL);
+    lr__panels_fn plain = fresh_pairs();
+    unsetenv("LOWRANK_BF16");
+    best_under(NULL);
+    ck_assert(!plain || fresh_pairs() != plain);
     best_under(kept);
     free(kept);
 }
@@ -282,6 +301,7 @@ Suite *kernels_suite(void) {
     TCase *tests = tcase_create("rows");
     tcase_set_timeout(tests, 30);
     tcase_add_test(tests, environment_caps_the_level);
+    tcase_add_test(tests, environment_takes_the_place_of_bf16);
     tcase_add_test(tests, levels_have_names_and_every_slot);
     tcase_add_loop_test(tests, rmsnorm_matches_binary64, 0, GUARD_LEVELS);
     tcase_add_loop_test(tests, rmsnorm_bears_large_numbers, 0, GUARD_LEVELS);

@@ -7,6 +7,8 @@
 #include <string.h>
 
 #if defined(__x86_64__)
+#include "backend/cpu/level_avx512.h"
+
 #include <cpuid.h>
 #endif
 
@@ -18,6 +20,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static lr__kernels tables[LEVELS];
 static int levels_here; /* how many of the tables this machine can run */
 static int best;
+static lr__panels_fn pairs;
 
 #if defined(__x86_64__)
 /* Clang's __builtin_cpu_supports does not know F16C. */
@@ -34,8 +37,16 @@ static int count_levels(void) {
         return 2;
     return 3;
 }
+
+static lr__panels_fn choose_pairs(void) {
+    const char *form = getenv("LOWRANK_BF16");
+    if (best + 1 < LEVELS) return NULL;
+    if (form && !strcmp(form, "plain")) return lr__multiply_pairs_avx512;
+    return __builtin_cpu_supports("avx512bf16") ? lr__multiply_pairs_avx512bf16 : NULL;
+}
 #else
 static int count_levels(void) { return 1; }
+static lr__panels_fn choose_pairs(void) { return NULL; }
 #endif
 
 /* A value we do not know caps nothing. */
@@ -55,11 +66,17 @@ static void fill_tables(void) {
         tables[level].name = level_names[level];
     }
     best = capped(levels_here - 1);
+    pairs = choose_pairs();
 }
 
 const lr__kernels *lr__kernels_best(void) {
     pthread_once(&once, fill_tables);
     return &tables[best];
+}
+
+lr__panels_fn lr__multiply_pairs_best(void) {
+    pthread_once(&once, fill_tables);
+    return pairs;
 }
 
 const lr__kernels *lr__kernels_named(const char *name) {

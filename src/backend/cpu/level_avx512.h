@@ -12,6 +12,8 @@ void lr__dot_tile_avx512(int64_t rows, int64_t outs, int64_t k, const float *x, 
 
 void lr__dot_stored_avx512(const lr__stored_task *task);
 void lr__multiply_panels_avx512(const lr__panel_task *task);
+void lr__multiply_pairs_avx512(const lr__panel_task *task);
+void lr__multiply_pairs_avx512bf16(const lr__panel_task *task);
 void lr__pack_avx512(int64_t cols, int64_t depth, const float *w, int64_t ldw, float *panels);
 
 void lr__scale_avx512(int64_t n, float scale, const float *x, float *y);
