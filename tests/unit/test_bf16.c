@@ -76,6 +76,16 @@ static void drop(operands *o) {
     free(o->take);
 }
 
+/* What is read and was never written is a NaN. */
+static void dirty(lr__arena *arena) {
+    enum { BYTES = 1 << 22 };
+    lr__arena_mark mark = lr__arena_here(arena);
+    char *data;
+    CHECK_OK(lr__arena_take(arena, &data, BYTES, 1));
+    memset(data, 0xff, BYTES);
+    lr__arena_release(arena, mark);
+}
+
 /* The rows of y lie p->gap apart; freed by the caller. */
 static float *multiplied(const product *p, const operands *o, lr__panels_fn pairs,
                          int32_t threads) {
@@ -99,6 +109,7 @@ static float *multiplied(const product *p, const operands *o, lr__panels_fn pair
                     .accumulate = p->accumulate,
                     .batch = 1};
     CHECK_OK(lr__pool_new(&device.pool, threads));
+    dirty(&arena);
     CHECK_OK(lr__matmul_run(&device, &arena, &m));
     lr__pool_free(device.pool);
     lr__arena_clear(&arena);
