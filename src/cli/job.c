@@ -34,7 +34,7 @@ int job_begin(cli_job *job, const arg *options, size_t count) {
             "block by block to stay within it [default: what is fastest]"),
         ARG("bf16", ARG_FLAG, &job->bf16, NULL,
             "where the processor has AVX512-BF16, round what is multiplied with weights of 16 bits "
-            "or fewer to BF16 in steps of many tokens: faster, less exact"),
+            "or fewer to BF16 in steps of many tokens, which is less exact"),
         ARG("force", ARG_FLAG, &job->force, NULL, "replace an output that exists"),
         ARG("quiet", ARG_FLAG, &job->quiet, NULL, "no progress and no messages but errors"),
         ARG("json", ARG_FLAG, &job->json, NULL, "print the result as one JSON object"),
