@@ -124,62 +124,41 @@ lr_status lr__dsyrk(lr__dview a, double *c) {
     return LR_OK;
 }
 
-lr_status lr__dtrmm(int64_t rows, int64_t n, const double *l, double *b) {
+/* b := b L or b L^-1 (right, b of [other, n]), b := L^T b or L^-T b (left, b of [n, other]). */
+static lr_status by_triangle(int32_t solves, enum CBLAS_SIDE side, int64_t n, int64_t other,
+                             const double *l, double *b) {
     lr_status status = LR_OK;
-    LR_TRY(check_size("dtrmm", rows));
-    LR_TRY(check_size("dtrmm", n));
+    const char *name = solves ? "dtrsm" : "dtrmm";
+    int32_t left = side == CblasLeft;
+    int rows = (int)(left ? n : other), cols = (int)(left ? other : n);
+    LR_TRY(check_size(name, n));
+    LR_TRY(check_size(name, other));
+    for (int64_t i = 0; solves && i < n; i++)
+        LR_FAIL_IF(l[i * n + i] == 0, LR_E_NUMERIC, "dtrsm: element [%lld, %lld] is 0",
+                   (long long)i, (long long)i);
     lr__blas_call_begin();
-    cblas_dtrmm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit, (int)rows,
-                (int)n, 1, l, (int)n, b, (int)n);
+    (solves ? cblas_dtrsm : cblas_dtrmm)(CblasRowMajor, side, CblasLower,
+                                         left ? CblasTrans : CblasNoTrans, CblasNonUnit, rows, cols,
+                                         1, l, (int)n, b, cols);
     lr__blas_call_end();
 done:
     return status;
 }
 
-static lr_status check_diagonal(int64_t n, const double *l) {
-    for (int64_t i = 0; i < n; i++)
-        if (l[i * n + i] == 0)
-            return lr__fail(LR_E_NUMERIC, "dtrsm: element [%lld, %lld] is 0", (long long)i,
-                            (long long)i);
-    return LR_OK;
+lr_status lr__dtrmm(int64_t rows, int64_t n, const double *l, double *b) {
+    return by_triangle(0, CblasRight, n, rows, l, b);
 }
 
 lr_status lr__dtrsm(int64_t rows, int64_t n, const double *l, double *b) {
-    lr_status status = LR_OK;
-    LR_TRY(check_size("dtrsm", rows));
-    LR_TRY(check_size("dtrsm", n));
-    LR_TRY(check_diagonal(n, l));
-    lr__blas_call_begin();
-    cblas_dtrsm(CblasRowMajor, CblasRight, CblasLower, CblasNoTrans, CblasNonUnit, (int)rows,
-                (int)n, 1, l, (int)n, b, (int)n);
-    lr__blas_call_end();
-done:
-    return status;
+    return by_triangle(1, CblasRight, n, rows, l, b);
 }
 
 lr_status lr__dtrmm_left(int64_t n, int64_t cols, const double *l, double *b) {
-    lr_status status = LR_OK;
-    LR_TRY(check_size("dtrmm", n));
-    LR_TRY(check_size("dtrmm", cols));
-    lr__blas_call_begin();
-    cblas_dtrmm(CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, (int)n, (int)cols,
-                1, l, (int)n, b, (int)cols);
-    lr__blas_call_end();
-done:
-    return status;
+    return by_triangle(0, CblasLeft, n, cols, l, b);
 }
 
 lr_status lr__dtrsm_left(int64_t n, int64_t cols, const double *l, double *b) {
-    lr_status status = LR_OK;
-    LR_TRY(check_size("dtrsm", n));
-    LR_TRY(check_size("dtrsm", cols));
-    LR_TRY(check_diagonal(n, l));
-    lr__blas_call_begin();
-    cblas_dtrsm(CblasRowMajor, CblasLeft, CblasLower, CblasTrans, CblasNonUnit, (int)n, (int)cols,
-                1, l, (int)n, b, (int)cols);
-    lr__blas_call_end();
-done:
-    return status;
+    return by_triangle(1, CblasLeft, n, cols, l, b);
 }
 
 lr_status lr__dpotrf(int64_t n, double *a, int64_t *failed) {
