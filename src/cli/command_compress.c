@@ -163,10 +163,7 @@ done:
 }
 
 static int save(const compression *c, const cli_job *job) {
-    lr_save_opts opts;
-    lr_save_opts_init(&opts, sizeof opts);
-    opts.dtype = job_dtype(job);
-    opts.force = job->force;
+    lr_save_opts opts = job_save_opts(job);
     opts.densify = c->densify;
     return report_status(lr_model_save(c->model, c->out, &opts), WHILE_WRITING);
 }

@@ -28,10 +28,7 @@ static int check_form(conversion *c) {
 }
 
 static int save(const conversion *c, const cli_job *job) {
-    lr_save_opts opts;
-    lr_save_opts_init(&opts, sizeof opts);
-    opts.dtype = job_dtype(job);
-    opts.force = job->force;
+    lr_save_opts opts = job_save_opts(job);
     opts.densify = c->densify;
     lr_status status = c->to_gguf ? lr_model_save_gguf(c->model, c->out, &opts)
                                   : lr_model_save(c->model, c->out, &opts);

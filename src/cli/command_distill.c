@@ -203,13 +203,9 @@ done:
 /* ---- the whole ---- */
 
 static int save(const distilling *d, const cli_job *job) {
-    lr_save_opts opts;
     char *folder = NULL;
     int code;
-    lr_save_opts_init(&opts, sizeof opts);
-    opts.dtype = job_dtype(job);
-    opts.force = job->force;
-    TRY(report_status(lr_model_save(d->model, d->out, &opts), WHILE_WRITING));
+    TRY(job_save(job, d->model, d->out));
     if (asprintf(&folder, "%s/losses", d->out) < 0) return report_nomem();
     TRY(distill_log_save(&d->log, folder));
 done:

@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { CHECKPOINT_EVERY = 20 };
 
@@ -201,16 +200,6 @@ done:
     return code;
 }
 
-static int take_up(recovery *r) {
-    struct stat info;
-    int code = CODE_DONE;
-    if (stat(r->work.checkpoint, &info)) return CODE_DONE;
-    TRY(report_status(lr_optimizer_restore(r->optimizer, r->work.checkpoint), WHILE_READING));
-    TRY(train_log_open(&r->log, r->work.folder, lr_optimizer_steps(r->optimizer)));
-done:
-    return code;
-}
-
 static int polish(recovery *r, cli_job *job) {
     lr_train_opts opts;
     int code;
@@ -227,7 +216,7 @@ static int polish(recovery *r, cli_job *job) {
     opts.teacher = r->source;
     opts.checkpoint = r->work.checkpoint;
     opts.checkpoint_every = CHECKPOINT_EVERY;
-    TRY(take_up(r));
+    TRY(train_log_resume(&r->log, &r->work, r->optimizer));
     lr_status status =
         lr_train(r->model, r->optimizer, r->tokens.ids, r->tokens.count, &opts, note_step, r);
     if (status == LR_E_CANCELLED) train_log_save(&r->log, r->work.folder);
@@ -240,15 +229,11 @@ done:
 }
 
 static int save(recovery *r, cli_job *job) {
-    lr_save_opts opts;
     lr_model *written = NULL;
     int code;
     TRY(job_stage(job, "save"));
-    lr_save_opts_init(&opts, sizeof opts);
-    opts.dtype = job_dtype(job);
-    opts.force = job->force;
     TRY(work_save(&r->work));
-    TRY(report_status(lr_model_save(r->model, r->out, &opts), WHILE_WRITING));
+    TRY(job_save(job, r->model, r->out));
     if (r->steps) TRY(train_log_save(&r->log, r->out));
     if (r->steps) TRY(train_log_draw(&r->log, r->out));
     work_done(&r->work);

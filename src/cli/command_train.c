@@ -102,19 +102,6 @@ static int32_t note_step(const lr_train_event *e, void *user) {
     return t->code || is_cancelled;
 }
 
-/* Where a run that was interrupted stands, with what it had to say up to there; a trial that it was
- * interrupted in is made now. */
-static int take_up(teaching *t) {
-    struct stat info;
-    int code = CODE_DONE;
-    if (stat(t->work.checkpoint, &info)) return CODE_DONE;
-    TRY(report_status(lr_optimizer_restore(t->optimizer, t->work.checkpoint), WHILE_READING));
-    TRY(train_log_open(&t->log, t->work.folder, lr_optimizer_steps(t->optimizer)));
-    TRY(train_trials_step(&t->trials, &t->log, lr_optimizer_steps(t->optimizer)));
-done:
-    return code;
-}
-
 static int learn(teaching *t, const cli_job *job) {
     lr_train_opts opts;
     int code;
@@ -138,7 +125,9 @@ static int learn(teaching *t, const cli_job *job) {
     t->trials.optimizer = t->optimizer;
     progress_stage("train", 1);
     progress_follow("train");
-    TRY(take_up(t));
+    TRY(train_log_resume(&t->log, &t->work, t->optimizer));
+    /* one that the run was interrupted in */
+    TRY(train_trials_step(&t->trials, &t->log, lr_optimizer_steps(t->optimizer)));
     const token_list *tokens = &t->texts.tokens;
     lr_status status =
         lr_train(t->model, t->optimizer, tokens->ids, tokens->count, &opts, note_step, t);
@@ -161,13 +150,9 @@ done:
 }
 
 static int save(const teaching *t, const cli_job *job) {
-    lr_save_opts opts;
     int code;
-    lr_save_opts_init(&opts, sizeof opts);
-    opts.dtype = job_dtype(job);
-    opts.force = job->force;
     TRY(work_save(&t->work));
-    TRY(report_status(lr_model_save(t->model, t->out, &opts), WHILE_WRITING));
+    TRY(job_save(job, t->model, t->out));
     TRY(train_log_save(&t->log, t->out));
     TRY(train_log_draw(&t->log, t->out));
     work_done(&t->work);

@@ -134,6 +134,19 @@ int job_report(cli_job *job) {
     return report_print(job->result, job->json);
 }
 
+lr_save_opts job_save_opts(const cli_job *job) {
+    lr_save_opts opts;
+    lr_save_opts_init(&opts, sizeof opts);
+    opts.dtype = job_dtype(job);
+    opts.force = job->force;
+    return opts;
+}
+
+int job_save(const cli_job *job, const lr_model *model, const char *path) {
+    lr_save_opts opts = job_save_opts(job);
+    return report_status(lr_model_save(model, path, &opts), WHILE_WRITING);
+}
+
 void job_end(cli_job *job) {
     progress_hide();
     json_decref(job->result);

@@ -59,6 +59,10 @@ int job_end_stages(cli_job *job);
 int job_open(cli_job *job, lr_model **out, const char *path);
 /* LR_F32 and so on, as --dtype says. */
 int32_t job_dtype(const cli_job *job);
+/* How --dtype and --force say that a model is saved. */
+lr_save_opts job_save_opts(const cli_job *job);
+/* A folder by these. */
+int job_save(const cli_job *job, const lr_model *model, const char *path);
 /* Prints the result. */
 int job_report(cli_job *job);
 void job_end(cli_job *job);

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { COLUMNS = 8, TRIAL_COLUMNS = 3, LINE_ROOM = 512 };
 static const char header[] = "step,loss,next_token,divergence,hidden,norm,learning_rate,seconds\n";
@@ -89,6 +90,16 @@ int train_log_open(train_log *log, const char *folder, int64_t last) {
     int code;
     TRY(open_table(log, folder, "losses.csv", last, take_row));
     TRY(open_table(log, folder, "evaluations.csv", last, take_trial));
+done:
+    return code;
+}
+
+int train_log_resume(train_log *log, const cli_work *work, lr_optimizer *optimizer) {
+    struct stat info;
+    int code = CODE_DONE;
+    if (stat(work->checkpoint, &info)) return CODE_DONE;
+    TRY(report_status(lr_optimizer_restore(optimizer, work->checkpoint), WHILE_READING));
+    TRY(train_log_open(log, work->folder, lr_optimizer_steps(optimizer)));
 done:
     return code;
 }
