@@ -40,3 +40,12 @@ double lr__normal(uint64_t seed, uint64_t stream, uint64_t index) {
     double u = 1.0 - to_unit(words[0], words[1]), v = to_unit(words[2], words[3]);
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
 }
+
+void lr__shuffle(int64_t *order, int64_t count, uint64_t seed, uint64_t stream) {
+    for (int64_t i = count - 1; i > 0; i--) {
+        int64_t other = (int64_t)(lr__uniform(seed, stream, (uint64_t)i) * (double)(i + 1));
+        int64_t kept = order[i];
+        order[i] = order[other];
+        order[other] = kept;
+    }
+}

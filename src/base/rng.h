@@ -13,4 +13,7 @@ double lr__uniform(uint64_t seed, uint64_t stream, uint64_t index);
 /* Standard normal from (seed, stream, index). */
 double lr__normal(uint64_t seed, uint64_t stream, uint64_t index);
 
+/* Fisher and Yates: `order` in a new order, from (seed, stream). */
+void lr__shuffle(int64_t *order, int64_t count, uint64_t seed, uint64_t stream);
+
 #endif

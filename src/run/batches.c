@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-enum { STEP_TOKENS = 4096, STEP_BYTES = 256 << 20 };
+enum { STEP_TOKENS = 4096, LESSON_TOKENS = 1024, STEP_BYTES = 256 << 20 };
 
 int32_t lr__windows_at_once(const lr_model *model, int32_t window, int64_t windows) {
     uint64_t memory = model->ctx->opts.memory ? model->ctx->opts.memory : STEP_BYTES;
@@ -14,6 +14,10 @@ int32_t lr__windows_at_once(const lr_model *model, int32_t window, int64_t windo
     int64_t count = (int64_t)tokens / window;
     if (count > windows) count = windows;
     return count < 1 ? 1 : count > LR__BATCH_WINDOWS ? LR__BATCH_WINDOWS : (int32_t)count;
+}
+
+int32_t lr__windows_of_lesson(int32_t window) {
+    return window < LESSON_TOKENS ? LESSON_TOKENS / window : 1;
 }
 
 lr_status lr__windows_session(lr_session **out, const lr_model *model, int32_t rows, int32_t window,

@@ -21,6 +21,8 @@ typedef struct lr__batch {
 /* Windows to run in one batch step: about 4,096 tokens, fewer where their activations would take
  * more than lr_ctx_opts.memory or, where that is 0, 256 MiB. */
 int32_t lr__windows_at_once(const lr_model *model, int32_t window, int64_t windows);
+/* Windows of one backward pass: 1,024 tokens, or a longer window. */
+int32_t lr__windows_of_lesson(int32_t window);
 /* A session for such steps, without caches; hooks may be NULL. */
 lr_status lr__windows_session(lr_session **out, const lr_model *model, int32_t rows, int32_t window,
                               lr_hooks *hooks);

@@ -260,21 +260,14 @@ static lr_status run_pass(distillation *d, int32_t count) {
     return status;
 }
 
-/* A new order for each round (Fisher and Yates). */
-static void shuffle(distillation *d) {
-    for (int64_t i = d->windows - 1; i > 0; i--) {
-        double u = lr__uniform(d->opts.seed, d->round, (uint64_t)i);
-        int64_t j = (int64_t)(u * (double)(i + 1)), kept = d->order[i];
-        d->order[i] = d->order[j];
-        d->order[j] = kept;
-    }
-    d->round++;
+static void begin_round(distillation *d) {
+    lr__shuffle(d->order, d->windows, d->opts.seed, d->round++);
     d->next = 0;
 }
 
 static void deal(distillation *d) {
     for (int32_t i = 0; i < d->opts.batch; i++) {
-        if (d->next == d->windows) shuffle(d);
+        if (d->next == d->windows) begin_round(d);
         const int32_t *tokens = d->ids + d->order[d->next++] * d->opts.window;
         d->segments[i] = (lr_segment){.row = i, .count = d->opts.window, .tokens = tokens};
     }

@@ -77,21 +77,13 @@ done:
     return status;
 }
 
-static lr_status check_teacher(const lr__config *ours, const lr__config *its) {
-    if (ours->hidden_size == its->hidden_size && ours->layers == its->layers) return LR_OK;
-    return lr__fail(LR_E_SHAPE,
-                    "hidden states of a teacher of %d blocks and width %d for a model of %d blocks "
-                    "and width %d",
-                    its->layers, its->hidden_size, ours->layers, ours->hidden_size);
-}
-
 lr_status lr__hidden_new(lr__hidden **out, const lr_model *model, const lr_model *teacher,
                          int64_t tokens) {
     const lr__config *config = &model->origin->config;
     lr__hidden *h = NULL;
     lr_status status = LR_OK;
     size_t count;
-    LR_TRY(check_teacher(config, &teacher->origin->config));
+    LR_TRY(lr__stream_check(model, teacher));
     LR_TRY(lr__new(&h, 1, sizeof *h));
     h->kernels = model->ctx->device.kernels;
     h->blocks = config->layers;

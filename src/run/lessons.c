@@ -7,8 +7,6 @@
 #include "model/learn.h"
 #include "run/batches.h"
 
-enum { PASS_TOKENS = 1024 };
-
 typedef struct lessons {
     lr_stats *stats;
     int32_t window, rows; /* windows of the pass in work */
@@ -67,11 +65,10 @@ lr_status lr__lessons_count(lr_stats *stats, lr_hooks *hooks, const int32_t *ids
     lr_status status = LR_OK;
     lr_session *session = NULL;
     lr__gradients gradients = {0};
-    int32_t most = window < PASS_TOKENS ? PASS_TOKENS / window : 1;
     lessons l = {.stats = stats, .window = window, .weight = weight};
     LR_FAIL_IF(window < 2, LR_E_INVALID, "gradients: window %d, expected 2 or more", window);
     l.rows = lr__windows_at_once(stats->model, window, windows);
-    if (l.rows > most) l.rows = most;
+    if (l.rows > lr__windows_of_lesson(window)) l.rows = lr__windows_of_lesson(window);
     LR_TRY(lr_hook_add(hooks, stats->pattern, LR_BEFORE_BACKWARD, observe, &l, NULL));
     LR_TRY(train_lowest(&gradients, stats));
     LR_TRY(lr__windows_session(&session, stats->model, l.rows, window, hooks));

@@ -7,6 +7,7 @@
 #include "base/opts.h"
 #include "run/batches.h"
 #include "run/refine.h"
+#include "run/stream_loss.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -110,14 +111,6 @@ static lr_status split_windows(lr__refining *r, size_t count) {
                     count, r->opts.window, (long long)(r->windows - r->learnt));
 }
 
-static lr_status check_models(const lr_model *student, const lr_model *teacher) {
-    const lr__config *a = &student->origin->config, *b = &teacher->origin->config;
-    if (a->layers == b->layers && a->hidden_size == b->hidden_size) return LR_OK;
-    return lr__fail(LR_E_SHAPE,
-                    "a teacher of %d blocks of width %lld, for a model of %d of width %lld",
-                    b->layers, (long long)b->hidden_size, a->layers, (long long)a->hidden_size);
-}
-
 /* Streams go to a file where they would take more than a quarter of the memory allowed. */
 static lr_status make_streams(lr__refining *r) {
     lr_status status = LR_OK;
@@ -185,7 +178,7 @@ lr_status lr_refine(lr_model *student, const lr_model *teacher, const int32_t *i
         return lr__fail(LR_E_INVALID, "lr_refine: student, teacher and ids are needed");
     lr_refine_opts_init(&r.opts, sizeof r.opts);
     LR_TRY(lr__opts_merge(&r.opts, sizeof r.opts, opts, "lr_refine_opts"));
-    LR_TRY(check_models(student, teacher));
+    LR_TRY(lr__stream_check(student, teacher));
     r.layers = student->origin->config.layers;
     r.hidden = student->origin->config.hidden_size;
     LR_TRY(check_opts(&r.opts));

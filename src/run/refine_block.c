@@ -26,8 +26,8 @@ static lr_status compare(const lr_hook_event *event, void *user) {
 
 static lr_status push(const lr_hook_event *event, void *user) {
     const lr__comparison *c = user;
-    float *dy = event->output.data;
-    for (int64_t i = 0; i < event->output.shape[0] * c->r->hidden; i++) dy[i] += c->slope[i];
+    c->r->draft->ctx->device.kernels->axpy(event->output.shape[0] * c->r->hidden, 1, c->slope,
+                                           event->output.data);
     return LR_OK;
 }
 
@@ -63,18 +63,13 @@ static float *window_of(const lr__refining *r, float *rows, int32_t index) {
     return rows + (size_t)index * (size_t)r->opts.window * (size_t)r->hidden;
 }
 
-static void place_segment(lr__refining *r, int32_t index, int64_t window) {
-    r->segments[index] =
-        (lr_segment){index, r->opts.window, r->ids + window * (int64_t)r->opts.window};
-}
-
 lr_status lr__refine_move(lr__refining *r, lr_session *session, int32_t layer,
                           const lr__spill *from, lr__spill *to) {
     lr_status status = LR_OK;
     size_t bytes = lr__refine_window_bytes(r);
     for (int64_t w = 0; w < r->windows; w += r->opts.batch) {
-        int32_t count = r->windows - w < r->opts.batch ? (int32_t)(r->windows - w) : r->opts.batch;
-        for (int32_t i = 0; i < count; i++) place_segment(r, i, w + i);
+        int32_t count =
+            lr__windows_fill(r->segments, r->ids, w, r->windows, r->opts.batch, r->opts.window);
         if (layer) LR_TRY(lr__spill_read(from, (size_t)w * bytes, r->x, (size_t)count * bytes));
         LR_TRY(lr_session_blocks(session, r->segments, count, layer, layer + 1, r->x));
         LR_TRY(lr__spill_write(to, (size_t)w * bytes, r->x, (size_t)count * bytes));
@@ -83,14 +78,15 @@ done:
     return status;
 }
 
-/* Windows order[first ..] of the stream that enters, and their targets. */
+/* Some windows of the stream that enters, and their targets. */
 static lr_status take_windows(lr__refining *r, const lr__spill *stream, const int64_t *windows,
                               int32_t count) {
     lr_status status = LR_OK;
     size_t bytes = lr__refine_window_bytes(r);
     for (int32_t i = 0; i < count; i++) {
         size_t at = (size_t)windows[i] * bytes;
-        place_segment(r, i, windows[i]);
+        r->segments[i] =
+            (lr_segment){i, r->opts.window, r->ids + windows[i] * (int64_t)r->opts.window};
         if (r->layer) LR_TRY(lr__spill_read(stream, at, window_of(r, r->x, i), bytes));
         for (int32_t d = 0; d < r->depths; d++)
             LR_TRY(
@@ -154,21 +150,10 @@ done:
     return status;
 }
 
-/* Fisher and Yates, from the numbers of this block and epoch. */
-static void shuffle(lr__refining *r, int32_t epoch) {
-    uint64_t stream = (uint64_t)r->layer << 32 | (uint64_t)epoch;
-    for (int64_t i = 0; i < r->learnt; i++) r->order[i] = i;
-    for (int64_t i = r->learnt - 1; i > 0; i--) {
-        int64_t other = (int64_t)(lr__uniform(r->opts.seed, stream, (uint64_t)i) * (double)(i + 1));
-        int64_t kept = r->order[i];
-        r->order[i] = r->order[other];
-        r->order[other] = kept;
-    }
-}
-
 static lr_status run_epoch(lr__refining *r, int32_t epoch) {
     lr_status status = LR_OK;
-    shuffle(r, epoch);
+    for (int64_t i = 0; i < r->learnt; i++) r->order[i] = i;
+    lr__shuffle(r->order, r->learnt, r->opts.seed, (uint64_t)r->layer << 32 | (uint64_t)epoch);
     for (int64_t w = 0; w < r->learnt; w += r->opts.batch) {
         int32_t count = r->learnt - w < r->opts.batch ? (int32_t)(r->learnt - w) : r->opts.batch;
         LR_TRY(learn_windows(r, r->behind, r->order + w, count, 1 - r->opts.dense_inputs));

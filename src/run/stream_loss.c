@@ -61,3 +61,12 @@ double lr__stream_loss(int32_t kind, int64_t rows, int64_t width, const float *y
     }
     return sum;
 }
+
+lr_status lr__stream_check(const lr_model *model, const lr_model *teacher) {
+    const lr__config *ours = &model->origin->config, *its = &teacher->origin->config;
+    if (ours->hidden_size == its->hidden_size && ours->layers == its->layers) return LR_OK;
+    return lr__fail(LR_E_SHAPE,
+                    "hidden states of a teacher of %d blocks and width %d for a model of %d blocks "
+                    "and width %d",
+                    its->layers, its->hidden_size, ours->layers, ours->hidden_size);
+}

@@ -16,8 +16,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PASS_TOKENS = 1024 };
-
 void lr_train_opts_init(lr_train_opts *opts, size_t size) {
     lr_train_opts defaults = {.size = sizeof defaults,
                               .steps = 100,
@@ -56,7 +54,7 @@ static lr_status check_opts(training *t) {
     if (t->count < (size_t)o->window)
         return lr__fail(LR_E_INVALID, "the text of %zu tokens holds no window of %d", t->count,
                         o->window);
-    if (!o->at_once) o->at_once = o->window < PASS_TOKENS ? PASS_TOKENS / o->window : 1;
+    if (!o->at_once) o->at_once = lr__windows_of_lesson(o->window);
     if (o->at_once > o->batch) o->at_once = o->batch;
     return LR_OK;
 }
