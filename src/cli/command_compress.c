@@ -252,7 +252,7 @@ int command_compress(cli_job *job) {
     int code;
     const arg options[] = {
         ARG("out", ARG_TEXT, &c.out, "DIR", "folder to write", .required = 1),
-        KEEP_OPTIONS(&c.keep),
+        KEEP_OPTIONS(&c.keep, "uniform"),
         ARG("plan", ARG_TEXT, &c.plan_path, "PLAN", "ranks from the command plan"),
         ARG("method", ARG_CHOICE, &c.method, "NAME",
             "pca, whiten, whiten-eig or qr (least error of the outputs), svd (of the weights, "

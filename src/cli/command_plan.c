@@ -91,7 +91,7 @@ int command_plan(cli_job *job) {
     int code;
     const arg options[] = {
         ARG("out", ARG_TEXT, &p.out, "PLAN", "file to write", .required = 1),
-        KEEP_OPTIONS(&p.keep),
+        KEEP_OPTIONS(&p.keep, "uniform"),
         ARG("stats", ARG_TEXT, &p.stats_path, "STATS",
             "statistics from collect, whose spectra all allocations but uniform read; without "
             "them, spectra of the weights alone"),

@@ -1,5 +1,6 @@
 /* lowrank recover: closed form, block refinement and a polish from end to end in one go, with the
  * dense model as the teacher of all of it. */
+#include "cli/choose.h"
 #include "cli/evals.h"
 #include "cli/job.h"
 #include "cli/keep.h"
@@ -13,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHECKPOINT_EVERY = 20 };
+enum { CHECKPOINT_EVERY = 20, CHOICE_WINDOWS = 8, NOT_GIVEN = -1 };
 
 static const char *const losses[] = {"relative", "squares", "cosine", NULL};
 static const char *const learners[] = {"all", "factors", "norms", NULL};
@@ -117,17 +118,39 @@ static int32_t note_module(const lr_compress_event *event, void *user) {
     return progress_is_cancelled();
 }
 
+/* Each allocation is judged on text of the model that is not learnt from. */
+static int choose(recovery *r, cli_job *job) {
+    cli_choice choice = {.keep = &r->keep, .windows = CHOICE_WINDOWS, .window = r->samples.window};
+    int code;
+    TRY(choice_begin(&choice, r->model));
+    TRY(choice_make(&choice, job, r->model, r->stats, &r->plan));
+done:
+    choice_end(&choice);
+    return code;
+}
+
+static int allocate(recovery *r, cli_job *job) {
+    int code;
+    if (r->keep.allocation == KEEP_UNIFORM) return CODE_DONE;
+    lr_plan_free(r->plan);
+    r->plan = NULL;
+    TRY(job_stage(job, "plan"));
+    if (r->keep.allocation == KEEP_AUTO)
+        TRY(choose(r, job));
+    else
+        TRY(keep_plan(&r->keep, job, r->model, r->stats, &r->plan));
+    TRY(keep_about(job->result, r->plan));
+done:
+    return code;
+}
+
 static int close_form(recovery *r, cli_job *job) {
     lr_compress_opts opts;
     int code;
     lr_compress_opts_init(&opts, sizeof opts);
     TRY(job_stage(job, "collect"));
     TRY(samples_count(&r->samples, r->model, &r->stats));
-    if (r->keep.allocation != KEEP_UNIFORM) {
-        lr_plan_free(r->plan);
-        r->plan = NULL;
-        TRY(keep_plan(&r->keep, job, r->model, r->stats, &r->plan));
-    }
+    TRY(allocate(r, job));
     TRY(job_stage(job, "factorise"));
     TRY(report_status(lr_compress(r->model, r->plan, r->stats, &opts, note_module, r),
                       WHILE_WORKING));
@@ -293,8 +316,9 @@ done:
 static int check(recovery *r) {
     int code;
     const cli_keep *k = &r->keep;
-    int is_sized = k->linear > 0 || k->model > 0 || k->bytes || k->ranks;
-    if (r->teacher_path && (is_sized || k->match || k->storage || k->allocation || k->weights))
+    int is_shared_out = k->linear > 0 || k->model > 0 || k->bytes;
+    int is_sized = is_shared_out || k->ranks;
+    if (r->teacher_path && (is_sized || k->match || k->storage || k->allocation >= 0 || k->weights))
         return report_fail(CODE_USAGE,
                            "--teacher: the model is factorised already, expected no "
                            "%s beside it",
@@ -302,8 +326,9 @@ static int check(recovery *r) {
     if (!r->epochs && !r->steps)
         return report_fail(CODE_USAGE, "--epochs 0 and --steps 0: nothing to do; the command "
                                        "compress makes the closed form alone");
+    if (k->allocation == NOT_GIVEN) r->keep.allocation = is_shared_out ? KEEP_AUTO : KEEP_UNIFORM;
     if (!r->teacher_path) TRY(keep_check(k, NULL));
-    TRY(keep_check_allocation(k));
+    if (k->allocation != KEEP_AUTO) TRY(keep_check_allocation(k));
     r->samples.match = k->match;
     r->samples.gradients = k->allocation == KEEP_FIRST_ORDER;
     TRY(samples_check(&r->samples));
@@ -322,11 +347,12 @@ int command_recover(cli_job *job) {
                   .refine_rate = 2e-4,
                   .rate = 5e-5};
     int code;
+    r.keep.allocation = NOT_GIVEN;
     const arg options[] = {
         ARG("out", ARG_TEXT, &r.out, "DIR", "folder to write", .required = 1),
         ARG("teacher", ARG_TEXT, &r.teacher_path, "MODEL",
             "dense model; MODEL is then factorised already"),
-        KEEP_OPTIONS(&r.keep),
+        KEEP_OPTIONS(&r.keep, "auto"),
         SAMPLES_OPTIONS(&r.samples),
         ARG("epochs", ARG_INT, &r.epochs, "N", "of block refinement, 0 leaves it out [default 2]"),
         ARG("steps", ARG_INT, &r.steps, "N", "from end to end, 0 leaves them out [default 100]"),

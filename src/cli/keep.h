@@ -42,7 +42,7 @@ enum {
             "modules that may change, such as '*.mlp.*' or '{q,k}_proj' [default: the linears of " \
             "each block]")
 
-#define KEEP_OPTIONS(k)                                                                            \
+#define KEEP_OPTIONS(k, usual)                                                                     \
     KEEP_SIZE_OPTIONS(k),                                                                          \
         ARG("storage", ARG_CHOICE, &(k)->storage, "FORM",                                          \
             "pivot (a matrix of rank r in r (out + in - r) numbers, without loss), two-factor (r " \
@@ -52,8 +52,8 @@ enum {
             .choices = keep_storages),                                                             \
         ARG("allocation", ARG_CHOICE, &(k)->allocation, "NAME",                                    \
             "how modules share: uniform, energy, energy-normalised, sensitivity, effective-rank, " \
-            "first-order (what it does to the loss, from statistics with gradients) or, for "      \
-            "plan, auto: the best of them on held-out text [default uniform]",                     \
+            "first-order (what it does to the loss, from statistics with gradients) or, for plan " \
+            "and recover, auto: the best of them on held-out text [default " usual "]",            \
             .choices = keep_allocations),                                                          \
         ARG("floor", ARG_REAL, &(k)->floor, "F",                                                   \
             "of the other allocations: least rank of a module, as a share of the uniform one "     \

@@ -134,11 +134,36 @@ START_TEST(runs_go_on_as_they_began) {
 }
 END_TEST
 
+#define BRIEF(out, ...)                                                                        \
+    "recover", cli_model(), "--out", out, "--keep", "0.7", "--window", "16", "--samples", "8", \
+        "--epochs", "0", "--steps", "1", "--step-window", "16", __VA_ARGS__
+
 START_TEST(ranks_may_follow_the_loss) {
-    RUN_JSON("recover", cli_model(), "--out", scratch_path("small"), "--keep", "0.7", "--window",
-             "16", "--samples", "8", "--epochs", "0", "--steps", "1", "--step-window", "16",
-             "--allocation", "first-order");
+    RUN_JSON(BRIEF(scratch_path("small"), "--allocation", "first-order"));
     ck_assert_double_le(cli_number("kept_linear"), 0.7);
+}
+END_TEST
+
+/* Unless told, a run tries the allocations and takes the one that is nearest on held-out text. */
+START_TEST(the_nearest_allocation_is_taken) {
+    const json_t *candidate;
+    size_t i;
+    RUN_JSON(BRIEF(scratch_path("small"), "--seed", "3"));
+    const json_t *best = cli_member("held_out");
+    double kl = json_number_value(json_object_get(best, "kl"));
+    ck_assert_double_gt(kl, 0);
+    ck_assert_uint_ge(json_array_size(cli_member("candidates")), 3);
+    json_array_foreach(cli_member("candidates"), i, candidate) {
+        ck_assert_double_le(kl, json_number_value(json_object_get(candidate, "kl")));
+        if (i)
+            ck_assert_str_ne(json_string_value(json_object_get(candidate, "allocation")),
+                             "uniform");
+    }
+    RUN_JSON(BRIEF(scratch_path("uniform"), "--allocation", "uniform"));
+    ck_assert_ptr_null(json_object_get(run.json, "candidates"));
+    RUN_JSON("recover", cli_model(), "--out", scratch_path("ranks"), "--ranks", "4", "--window",
+             "16", "--samples", "8", "--epochs", "0", "--steps", "1", "--step-window", "16");
+    ck_assert_ptr_null(json_object_get(run.json, "candidates"));
 }
 END_TEST
 
@@ -146,7 +171,9 @@ START_TEST(what_makes_no_sense_is_refused) {
     const char *out = scratch_path("small");
     RUN_FAILS(2, "no --match, --storage", RECOVER(out, "1", "1"), "--teacher", cli_model(),
               "--storage", "two-factor");
-    RUN_FAILS(2, "only the command plan", RECOVER(out, "1", "1"), "--keep", "0.6", "--allocation",
+    RUN_FAILS(2, "no --match, --storage", RECOVER(out, "1", "1"), "--teacher", cli_model(),
+              "--allocation", "uniform");
+    RUN_FAILS(2, "nothing to share out", RECOVER(out, "1", "1"), "--ranks", "3", "--allocation",
               "auto");
     RUN_FAILS(2, "--weights is missing", RECOVER(out, "1", "1"), "--keep", "0.6", "--allocation",
               "sensitivity");
@@ -169,6 +196,7 @@ Suite *cli_recover_suite(void) {
     tcase_add_test(tests, killed_runs_end_with_the_same_bytes);
     tcase_add_test(tests, runs_go_on_as_they_began);
     tcase_add_test(tests, ranks_may_follow_the_loss);
+    tcase_add_test(tests, the_nearest_allocation_is_taken);
     tcase_add_test(tests, what_makes_no_sense_is_refused);
     suite_add_tcase(suite, tests);
     return suite;
