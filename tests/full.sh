@@ -29,7 +29,7 @@ suites() {
 
 for level in c avx2; do
     say "instruction level at most $level"
-    LOWRANK_MAX_ISA=$level "$B/tests/unit-tests"
+    LOWRANK_MAX_ISA=$level LR_COMMAND="$B/lowrank" "$B/tests/unit-tests"
 done
 
 if has clang; then
@@ -54,7 +54,8 @@ for suite in $threaded; do
 done
 
 if has valgrind; then
-    quick=$(suites json glob gguf safetensors output tokenizer model hooks stats plan)
+    quick=$(suites json glob gguf safetensors output tokenizer model hooks stats stats_file plan \
+        derived learn slopes)
     for suite in $quick; do
         say "valgrind: $suite"
         CK_FORK=no CK_RUN_SUITE=$suite LOWRANK_MAX_ISA=c valgrind -q --error-exitcode=1 \
