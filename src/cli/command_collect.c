@@ -11,7 +11,7 @@ int command_collect(cli_job *job) {
     int code;
     const arg options[] = {
         ARG("out", ARG_TEXT, &out, "STATS", "file to write", .required = 1),
-        SAMPLES_OPTIONS(&samples),
+        SAMPLES_OPTIONS(&samples, "64"),
         ARG("match", ARG_TEXT, &samples.match, "PATTERN",
             "modules to watch, such as '*.mlp.*' or '{q,k}_proj' [default: the linears of each "
             "block]"),

@@ -288,7 +288,7 @@ int command_compress(cli_job *job) {
             "0.5]",
             .most = 1),
         ARG("stats", ARG_TEXT, &c.stats_path, "STATS", "statistics from collect, instead of texts"),
-        SAMPLES_OPTIONS(&c.samples),
+        SAMPLES_OPTIONS(&c.samples, "64"),
         EVALS_OPTIONS(&c.evals),
         ARG("report", ARG_TEXT, &c.report_path, "FILE.html",
             "page to write: ranks, losses, spectra, and what it cost"),

@@ -306,7 +306,7 @@ int command_distill(cli_job *job) {
             "1: learn from text that the model writes itself, beside the others; 0: not [default "
             "1]",
             .most = 1),
-        SAMPLES_SIZE_OPTIONS(&d.samples),
+        SAMPLES_SIZE_OPTIONS(&d.samples, "64"),
         ARG("lr", ARG_REAL, &d.rate, "X", "learning rate [default 8.6e-5]", .above = 1),
         ARG("weight-decay", ARG_REAL, &d.weight_decay, "D", "decoupled [default 0.01]"),
         ARG("clip", ARG_REAL, &d.clip, "C",

@@ -25,19 +25,19 @@ typedef struct cli_samples {
 #define SAMPLES_DEFAULT \
     { .self_weight = 1, .samples = 64 }
 
-#define SAMPLES_SIZE_OPTIONS(s)                                                               \
+#define SAMPLES_SIZE_OPTIONS(s, usual)                                                        \
     ARG("samples", ARG_INT, &(s)->samples, "N",                                               \
-        "windows taken from the beginning of each text [default 64]", .least = 1),            \
+        "windows taken from the beginning of each text [default " usual "]", .least = 1),     \
         ARG("window", ARG_INT, &(s)->window, "N",                                             \
             "tokens of each window [default 512, or the model's context if that is shorter]", \
             .least = 2)
 
-#define SAMPLES_OPTIONS(s)                                                                     \
+#define SAMPLES_OPTIONS(s, usual)                                                              \
     ARG("text", ARG_LIST, &(s)->texts, "FILE[:WEIGHT]",                                        \
         "text to learn from, with its weight beside the others [default 1]; may be repeated"), \
         ARG("self-text", ARG_REAL, &(s)->self_weight, "W",                                     \
             "weight of text that the model writes itself; 0 leaves it out [default 1]"),       \
-        SAMPLES_SIZE_OPTIONS(s)
+        SAMPLES_SIZE_OPTIONS(s, usual)
 
 /* Splits the weights off and refuses what could only fail later. */
 int samples_check(cli_samples *s);

@@ -144,6 +144,18 @@ START_TEST(ranks_may_follow_the_loss) {
 }
 END_TEST
 
+/* Unless told, a run writes as much as the polish reads once, but at least 64 windows. */
+START_TEST(the_polish_reads_fresh_text) {
+#define FRESH(out, batch)                                                                         \
+    "recover", cli_model(), "--out", out, "--keep", "0.7", "--allocation", "uniform", "--window", \
+        "16", "--epochs", "0", "--steps", "5", "--batch", batch, "--step-window", "32"
+    RUN_JSON(FRESH(scratch_path("few"), "2"));
+    ck_assert_double_eq(cli_number("self_text.windows"), 64);
+    RUN_JSON(FRESH(scratch_path("many"), "8"));
+    ck_assert_double_eq(cli_number("self_text.windows"), 80);
+}
+END_TEST
+
 /* Unless told, a run tries the allocations and takes the one that is nearest on held-out text. */
 START_TEST(the_nearest_allocation_is_taken) {
     const json_t *candidate;
@@ -196,6 +208,7 @@ Suite *cli_recover_suite(void) {
     tcase_add_test(tests, killed_runs_end_with_the_same_bytes);
     tcase_add_test(tests, runs_go_on_as_they_began);
     tcase_add_test(tests, ranks_may_follow_the_loss);
+    tcase_add_test(tests, the_polish_reads_fresh_text);
     tcase_add_test(tests, the_nearest_allocation_is_taken);
     tcase_add_test(tests, what_makes_no_sense_is_refused);
     suite_add_tcase(suite, tests);
