@@ -10,6 +10,7 @@
 #include "cli/train_log.h"
 #include "cli/work.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,8 +48,7 @@ typedef struct recovery {
 /* Text that is read again is learnt by heart: a hundred steps on fresh text win more than three
  * hundred on a third of it. */
 static int32_t samples_wanted(const recovery *r) {
-    int64_t tokens = (int64_t)r->steps * r->batch * r->window, window = r->samples.window;
-    int64_t wanted = (tokens + window - 1) / window;
+    double wanted = ceil((double)r->steps * r->batch * r->window / r->samples.window);
     if (wanted < SAMPLES_LEAST) return SAMPLES_LEAST;
     return wanted < INT32_MAX ? (int32_t)wanted : INT32_MAX;
 }

@@ -86,7 +86,8 @@ static int open_table(train_log *log, const char *folder, const char *name, int6
     return code;
 }
 
-int train_log_open(train_log *log, const char *folder, int64_t last) {
+/* What an earlier run's tables in the folder say up to step `last`, if there are any. */
+static int open_tables(train_log *log, const char *folder, int64_t last) {
     int code;
     TRY(open_table(log, folder, "losses.csv", last, take_row));
     TRY(open_table(log, folder, "evaluations.csv", last, take_trial));
@@ -99,7 +100,7 @@ int train_log_resume(train_log *log, const cli_work *work, lr_optimizer *optimiz
     int code = CODE_DONE;
     if (stat(work->checkpoint, &info)) return CODE_DONE;
     TRY(report_status(lr_optimizer_restore(optimizer, work->checkpoint), WHILE_READING));
-    TRY(train_log_open(log, work->folder, lr_optimizer_steps(optimizer)));
+    TRY(open_tables(log, work->folder, lr_optimizer_steps(optimizer)));
 done:
     return code;
 }

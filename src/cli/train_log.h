@@ -29,8 +29,6 @@ typedef struct train_log {
 
 int train_log_add(train_log *log, const lr_train_event *event);
 int train_log_add_trial(train_log *log, const train_trial *trial);
-/* What an earlier run's tables in the folder say up to step `last`, if there are any. */
-int train_log_open(train_log *log, const char *folder, int64_t last);
 /* Where a run that was interrupted stands, with what it had to say up to there; nothing without a
  * checkpoint. */
 int train_log_resume(train_log *log, const cli_work *work, lr_optimizer *optimizer);
