@@ -35,7 +35,8 @@ typedef struct lr_plan_opts {
                               index maps and everything that is not factorised included */
     const char *allocation; /**< how a budget is shared out, see lr_plan_new(); default "uniform" */
     double floor;           /**< of the other allocations: least rank, as a share of the uniform
-                                 one; default 0.95 */
+                                 one, 0 to 1; negative (default): 0.95, or 0.3 of "first-order",
+                                 whose spectra may be trusted further */
     const lr_stats *stats;  /**< whose spectra those read, borrowed during the call; NULL: spectra
                                  of the weights alone, as for the method "svd" */
     const char *weights;    /**< of the energies: JSON object of patterns to numbers, such as

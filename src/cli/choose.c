@@ -96,6 +96,9 @@ done:
     return code;
 }
 
+/* Beside the usual floor. */
+static const double usual_higher = 0.98;
+
 typedef struct candidate {
     int32_t allocation;
     double floor;
@@ -127,11 +130,25 @@ done:
     return code;
 }
 
+/* How a candidate shares, as its plan says. */
+static int put_way(json_t *result, const lr_plan *plan) {
+    static const char *const keys[] = {"allocation", "floor"};
+    json_t *about = json_loads(lr_plan_about(plan), 0, NULL);
+    int code = about ? CODE_DONE : report_nomem();
+    for (size_t i = 0; i < 2 && !code; i++) {
+        json_t *value = json_object_get(about, keys[i]);
+        if (value) code = report_put(result, keys[i], json_incref(value));
+    }
+    json_decref(about);
+    return code;
+}
+
 /* The plan of one candidate, and what it costs on the texts. */
 static int judge(const cli_choice *c, const cli_job *job, const lr_model *model,
                  const lr_stats *stats, const candidate *which, lr_plan **plan, json_t *result,
                  double *kl) {
     cli_keep keep = *c->keep;
+    lr_compress_opts opts;
     lr_model *cut = NULL;
     json_t *texts = json_array();
     char label[48];
@@ -145,10 +162,11 @@ static int judge(const cli_choice *c, const cli_job *job, const lr_model *model,
     progress_stage(label, 2 + c->count);
     TRY(keep_plan(&keep, job, model, stats, plan));
     TRY(report_status(lr_model_clone(&cut, model), WHILE_WORKING));
-    TRY(report_status(lr_compress(cut, *plan, stats, NULL, NULL, NULL), WHILE_WORKING));
+    lr_compress_opts_init(&opts, sizeof opts);
+    if (c->method) opts.method = c->method;
+    TRY(report_status(lr_compress(cut, *plan, stats, &opts, NULL, NULL), WHILE_WORKING));
     for (int32_t i = 0; i < c->count; i++) TRY(judge_text(texts, kl, c, &c->held[i], cut, model));
-    TRY(report_put(result, "allocation", json_string(keep_allocations[which->allocation])));
-    if (which->allocation != KEEP_UNIFORM) TRY(report_real(result, "floor", which->floor));
+    TRY(put_way(result, *plan));
     TRY(report_real(result, "kl", *kl));
     TRY(report_put(result, "texts", json_incref(texts)));
 done:
@@ -177,12 +195,13 @@ static int can_try(const cli_choice *c, const lr_stats *stats, const lr_plan *pl
 
 int choice_make(const cli_choice *c, const cli_job *job, const lr_model *model,
                 const lr_stats *stats, lr_plan **out) {
+    double floor = c->keep->floor;
     const candidate candidates[] = {{KEEP_UNIFORM, 0},
-                                    {KEEP_NORMALISED, c->keep->floor},
-                                    {KEEP_NORMALISED, (1 + c->keep->floor) / 2},
-                                    {KEEP_EFFECTIVE_RANK, c->keep->floor},
-                                    {KEEP_FIRST_ORDER, c->keep->floor},
-                                    {KEEP_SENSITIVITY, c->keep->floor}};
+                                    {KEEP_NORMALISED, floor},
+                                    {KEEP_NORMALISED, floor < 0 ? usual_higher : (1 + floor) / 2},
+                                    {KEEP_EFFECTIVE_RANK, floor},
+                                    {KEEP_FIRST_ORDER, floor},
+                                    {KEEP_SENSITIVITY, floor}};
     size_t count = sizeof candidates / sizeof *candidates;
     json_t *all = json_array();
     const json_t *best = NULL;

@@ -13,7 +13,8 @@ typedef struct held_text {
 
 typedef struct cli_choice {
     cli_keep *keep;
-    const char *out; /* of the plan; sensitivities stand beside it */
+    const char *out;    /* of the plan; sensitivities stand beside it */
+    const char *method; /* by which auto factorises; NULL: the library's default */
     arg_list texts;
     int32_t windows, probe_windows, window, first;
     held_text *held;

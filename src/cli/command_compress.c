@@ -4,6 +4,7 @@
  * finished blocks are kept in a folder beside the output until it is written. */
 #include "cli/evals.h"
 #include "cli/keep.h"
+#include "cli/methods.h"
 #include "cli/progress.h"
 #include "cli/report_html.h"
 #include "cli/samples.h"
@@ -13,9 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const methods[] = {"pca", "whiten", "whiten-eig", "svd",  "afm", "asvd",
-                                      "qr",  "fwsvd",  "iwsvd",      "kfac", NULL};
-enum { METHOD_SVD = 3, METHOD_ASVD = 5, METHOD_QR = 6, METHOD_FWSVD = 7 };
 static const char *const statistics[] = {"mean", "max", "rms", NULL};
 static const char *const sequentials[] = {"none", "shift", "anchored", NULL};
 static const char *const roundings[] = {"plain", "refit", NULL};
@@ -38,7 +36,7 @@ typedef struct compression {
 } compression;
 
 static int needs_gradients(const compression *c) {
-    return c->method >= METHOD_FWSVD || c->keep.allocation == KEEP_FIRST_ORDER;
+    return method_reads_gradients(c->method) || c->keep.allocation == KEEP_FIRST_ORDER;
 }
 
 static int needs_stats(const compression *c) {
@@ -68,7 +66,7 @@ static int check_blocks(compression *c, const cli_job *job) {
     if (c->blend >= 0 && strcmp(sequentials[c->sequential], "anchored"))
         return report_fail(CODE_USAGE, "--blend: expected with --sequential anchored");
     c->by_blocks = c->sequential || (job->memory && needs_stats(c) && !c->stats_path);
-    if (c->by_blocks && c->method >= METHOD_FWSVD)
+    if (c->by_blocks && method_reads_gradients(c->method))
         return report_fail(CODE_USAGE,
                            "--method %s: needs gradients of the whole model; with --memory or "
                            "--sequential, another method is expected, or with --memory --stats",
@@ -254,12 +252,7 @@ int command_compress(cli_job *job) {
         ARG("out", ARG_TEXT, &c.out, "DIR", "folder to write", .required = 1),
         KEEP_OPTIONS(&c.keep, "uniform"),
         ARG("plan", ARG_TEXT, &c.plan_path, "PLAN", "ranks from the command plan"),
-        ARG("method", ARG_CHOICE, &c.method, "NAME",
-            "pca, whiten, whiten-eig or qr (least error of the outputs), svd (of the weights, "
-            "needs no text), asvd (of the weights, input channels scaled), afm (pca with a new "
-            "bias); from gradients, kfac (least error of the outputs as the loss sees them), fwsvd "
-            "and iwsvd (of the weights, channels scaled by their Fisher information or importance) "
-            "[default pca]",
+        ARG("method", ARG_CHOICE, &c.method, "NAME", METHODS_HELP "[default pca]",
             .choices = methods),
         ARG("statistic", ARG_CHOICE, &c.statistic, "NAME",
             "what asvd scales an input channel by: mean or max of |x|, or rms [default mean]",

@@ -1,5 +1,6 @@
 /* lowrank plan: a rank for each module, in a file to read and edit. */
 #include "cli/choose.h"
+#include "cli/methods.h"
 #include "cli/progress.h"
 
 #include <string.h>
@@ -22,6 +23,7 @@ done:
 
 typedef struct planning {
     const char *out, *stats_path;
+    int32_t method;
     cli_keep keep;
     cli_choice choice;
     lr_model *model;
@@ -39,6 +41,8 @@ static int check(const planning *p) {
                            "--allocation %s: --stats STATS is missing, from the "
                            "command collect",
                            keep_allocations[k->allocation]);
+    if (p->method && k->allocation != KEEP_AUTO)
+        return report_fail(CODE_USAGE, "--method: only --allocation auto factorises");
     if (!measures && p->choice.texts.count)
         return report_fail(CODE_USAGE, "--text: only --allocation auto, and sensitivity without "
                                        "--weights, read text");
@@ -95,11 +99,15 @@ int command_plan(cli_job *job) {
         ARG("stats", ARG_TEXT, &p.stats_path, "STATS",
             "statistics from collect, whose spectra all allocations but uniform read; without "
             "them, spectra of the weights alone"),
+        ARG("method", ARG_CHOICE, &p.method, "NAME",
+            "how auto factorises, which should be as compress will [default pca]",
+            .choices = methods),
         CHOICE_OPTIONS(&p.choice),
     };
     p.choice.keep = &p.keep;
     TRY(JOB_BEGIN(job, options));
     p.choice.out = p.out;
+    p.choice.method = methods[p.method];
     TRY(check(&p));
     TRY(job_check_output(job, p.out));
     TRY(job_start(job));

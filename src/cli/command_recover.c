@@ -4,6 +4,7 @@
 #include "cli/evals.h"
 #include "cli/job.h"
 #include "cli/keep.h"
+#include "cli/methods.h"
 #include "cli/progress.h"
 #include "cli/samples.h"
 #include "cli/staged.h"
@@ -29,7 +30,7 @@ typedef struct recovery {
     cli_keep keep;
     cli_samples samples;
     cli_evals evals;
-    int32_t epochs, steps, batch, window, loss, patience, learner;
+    int32_t method, epochs, steps, batch, window, loss, patience, learner;
     double refine_rate, rate, look_ahead, dense_inputs;
     lr_model *source, *model; /* the dense one; what is made smaller */
     lr_stats *stats;
@@ -87,12 +88,12 @@ static json_t *describe_texts(const recovery *r) {
 static json_t *settings_of(const recovery *r, const cli_job *job) {
     json_t *keep = keep_settings(&r->keep);
     json_t *all = json_pack(
-        "{s:s, s:s?, s:i, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I}",
-        "model", job->model_path, "teacher", r->teacher_path, "window", r->samples.window, "text",
-        describe_texts(r), "epochs", r->epochs, "steps", r->steps, "batch", r->batch, "step-window",
-        r->window, "loss", r->loss, "patience", r->patience, "train", r->learner, "refine-lr",
-        r->refine_rate, "lr", r->rate, "look-ahead", r->look_ahead, "dense-inputs", r->dense_inputs,
-        "seed", (json_int_t)(job->seed >> 1));
+        "{s:s, s:s?, s:s, s:i, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I}",
+        "model", job->model_path, "teacher", r->teacher_path, "method", methods[r->method],
+        "window", r->samples.window, "text", describe_texts(r), "epochs", r->epochs, "steps",
+        r->steps, "batch", r->batch, "step-window", r->window, "loss", r->loss, "patience",
+        r->patience, "train", r->learner, "refine-lr", r->refine_rate, "lr", r->rate, "look-ahead",
+        r->look_ahead, "dense-inputs", r->dense_inputs, "seed", (json_int_t)(job->seed >> 1));
     if (!keep || !all || json_object_update(all, keep)) {
         json_decref(all);
         all = NULL;
@@ -129,7 +130,10 @@ static int32_t note_module(const lr_compress_event *event, void *user) {
 
 /* Each allocation is judged on text of the model that is not learnt from. */
 static int choose(recovery *r, cli_job *job) {
-    cli_choice choice = {.keep = &r->keep, .windows = CHOICE_WINDOWS, .window = r->samples.window};
+    cli_choice choice = {.keep = &r->keep,
+                         .method = methods[r->method],
+                         .windows = CHOICE_WINDOWS,
+                         .window = r->samples.window};
     int code;
     TRY(choice_begin(&choice, r->model));
     TRY(choice_make(&choice, job, r->model, r->stats, &r->plan));
@@ -157,6 +161,7 @@ static int close_form(recovery *r, cli_job *job) {
     lr_compress_opts opts;
     int code;
     lr_compress_opts_init(&opts, sizeof opts);
+    opts.method = methods[r->method];
     TRY(job_stage(job, "collect"));
     TRY(samples_count(&r->samples, r->model, &r->stats));
     TRY(allocate(r, job));
@@ -324,24 +329,34 @@ done:
     return code;
 }
 
+/* What sees the loss in factorising sees it in sharing too. */
+static int usual_allocation(int method, int is_shared_out) {
+    if (!is_shared_out) return KEEP_UNIFORM;
+    return method == METHOD_KFAC ? KEEP_FIRST_ORDER : KEEP_AUTO;
+}
+
 static int check(recovery *r) {
     int code;
     const cli_keep *k = &r->keep;
     int is_shared_out = k->linear > 0 || k->model > 0 || k->bytes;
     int is_sized = is_shared_out || k->ranks;
-    if (r->teacher_path && (is_sized || k->match || k->storage || k->allocation >= 0 || k->weights))
-        return report_fail(CODE_USAGE,
-                           "--teacher: the model is factorised already, expected no "
-                           "%s beside it",
-                           is_sized ? "--keep" : "--match, --storage, --allocation or --weights");
+    int is_shaped = k->match || k->storage || k->allocation >= 0 || k->weights || r->method >= 0;
+    if (r->teacher_path && (is_sized || is_shaped))
+        return report_fail(
+            CODE_USAGE,
+            "--teacher: the model is factorised already, expected no "
+            "%s beside it",
+            is_sized ? "--keep" : "--match, --storage, --method, --allocation or --weights");
     if (!r->epochs && !r->steps)
         return report_fail(CODE_USAGE, "--epochs 0 and --steps 0: nothing to do; the command "
                                        "compress makes the closed form alone");
-    if (k->allocation == NOT_GIVEN) r->keep.allocation = is_shared_out ? KEEP_AUTO : KEEP_UNIFORM;
+    if (r->method == NOT_GIVEN) r->method = METHOD_KFAC;
+    if (k->allocation == NOT_GIVEN) r->keep.allocation = usual_allocation(r->method, is_shared_out);
     if (!r->teacher_path) TRY(keep_check(k, NULL));
     if (k->allocation != KEEP_AUTO) TRY(keep_check_allocation(k));
     r->samples.match = k->match;
-    r->samples.gradients = k->allocation == KEEP_FIRST_ORDER;
+    r->samples.gradients = method_reads_gradients(r->method) || k->allocation == KEEP_FIRST_ORDER;
+    r->samples.exact = r->method == METHOD_QR;
     TRY(samples_check(&r->samples));
 done:
     return code;
@@ -358,13 +373,15 @@ int command_recover(cli_job *job) {
                   .refine_rate = 2e-4,
                   .rate = 1e-4};
     int code;
-    r.keep.allocation = NOT_GIVEN;
+    r.keep.allocation = r.method = NOT_GIVEN;
     r.samples.samples = 0; /* not given */
     const arg options[] = {
         ARG("out", ARG_TEXT, &r.out, "DIR", "folder to write", .required = 1),
         ARG("teacher", ARG_TEXT, &r.teacher_path, "MODEL",
             "dense model; MODEL is then factorised already"),
-        KEEP_OPTIONS(&r.keep, "auto"),
+        ARG("method", ARG_CHOICE, &r.method, "NAME", METHODS_HELP "[default kfac]",
+            .choices = methods),
+        KEEP_OPTIONS(&r.keep, "first-order, with another method than kfac auto"),
         SAMPLES_OPTIONS(&r.samples, "as many as the polish reads once, at least 64"),
         ARG("epochs", ARG_INT, &r.epochs, "N", "of block refinement, 0 leaves it out [default 2]"),
         ARG("steps", ARG_INT, &r.steps, "N", "from end to end, 0 leaves them out [default 100]"),

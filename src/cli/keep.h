@@ -9,8 +9,8 @@ typedef struct cli_keep {
     uint64_t bytes;       /* the same */
     const char *ranks, *match, *weights;
     int32_t storage, allocation; /* indices into keep_storages and keep_allocations */
-    double floor;
-    char *measured; /* file of weights made by this run, owned */
+    double floor;                /* negative: the allocation's own */
+    char *measured;              /* file of weights made by this run, owned */
 } cli_keep;
 
 extern const char *const keep_storages[], *const keep_allocations[];
@@ -25,7 +25,7 @@ enum {
 };
 
 #define KEEP_DEFAULT \
-    { .floor = 0.95 }
+    { .floor = -1 }
 
 #define KEEP_SIZE_OPTIONS(k)                                                                       \
     ARG("keep", ARG_REAL, &(k)->linear, "R",                                                       \
@@ -57,7 +57,7 @@ enum {
             .choices = keep_allocations),                                                          \
         ARG("floor", ARG_REAL, &(k)->floor, "F",                                                   \
             "of the other allocations: least rank of a module, as a share of the uniform one "     \
-            "[default 0.95]",                                                                      \
+            "[default 0.95, of first-order 0.3]",                                                  \
             .most = 1),                                                                            \
         ARG("weights", ARG_TEXT, &(k)->weights, "JSON",                                            \
             "weights of the energies: a JSON object of patterns, such as '{\"v_proj\": 4}', or "   \

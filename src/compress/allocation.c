@@ -44,6 +44,12 @@ lr_status lr__allocation_find(const char *name, int32_t *kind) {
 
 const char *lr__allocation_name(int32_t kind) { return names[kind]; }
 
+/* Energies say little of directions that other text uses, and a low floor gives up just those; what
+ * first-order spectra say holds on other text too (docs/design.md). */
+double lr__allocation_floor(int32_t kind) {
+    return kind == LR__ALLOCATION_FIRST_ORDER ? 0.3 : 0.95;
+}
+
 /* The modules to choose for, a copy of their items, and their spectra. */
 typedef struct choice {
     const lr_plan *plan;

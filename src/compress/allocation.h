@@ -25,6 +25,8 @@ typedef struct lr__allocation {
 
 lr_status lr__allocation_find(const char *name, int32_t *kind);
 const char *lr__allocation_name(int32_t kind);
+/* The floor where none is given. */
+double lr__allocation_floor(int32_t kind);
 
 /* Sets the ranks of the modules that are not fixed; `budget` is for all, in what items cost. */
 lr_status lr__allocate(lr_plan *plan, const lr_model *model, const lr__allocation *how,

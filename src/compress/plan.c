@@ -13,7 +13,7 @@ void lr_plan_opts_init(lr_plan_opts *opts, size_t size) {
                              .pattern = lr__block_linears,
                              .storage = "pivot",
                              .allocation = "uniform",
-                             .floor = 0.95,
+                             .floor = -1,
                              .dtype = LR_BF16};
     lr__opts_defaults(opts, size, &defaults, sizeof defaults);
 }
@@ -187,8 +187,9 @@ static lr_status check_opts(const lr_plan_opts *o) {
                                              : (double)o->keep_bytes);
     if (!lr__glob_is_valid(o->pattern))
         return lr__fail(LR_E_INVALID, "pattern \"%s\" is not well formed", o->pattern);
-    if (!(o->floor >= 0 && o->floor <= 1))
-        return lr__fail(LR_E_INVALID, "plan: floor %g, expected 0 to 1", o->floor);
+    if (!(o->floor <= 1))
+        return lr__fail(LR_E_INVALID, "plan: floor %g, expected 0 to 1, or less for the usual one",
+                        o->floor);
     return LR_OK;
 }
 
@@ -242,10 +243,11 @@ done:
 
 static lr_status fill_plan(lr_plan *plan, const lr_model *model, const lr_plan_opts *o) {
     lr_status status = LR_OK;
-    lr__allocation how = {.floor = o->floor, .stats = o->stats};
+    lr__allocation how = {.stats = o->stats};
     int8_t *fixed = NULL;
     double *weights = NULL;
     LR_TRY(lr__allocation_find(o->allocation, &how.kind));
+    how.floor = o->floor < 0 ? lr__allocation_floor(how.kind) : o->floor;
     LR_TRY(check_weights(o, how.kind));
     LR_TRY(lr__new(&fixed, (size_t)plan->count, sizeof *fixed));
     if (o->ranks) LR_TRY(each_pattern(plan, "ranks", o->ranks, take_rank, fixed));

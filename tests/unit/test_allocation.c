@@ -268,8 +268,13 @@ END_TEST
 
 START_TEST(plans_say_how_they_came_about) {
     lr_plan_opts opts = options(0.5, "energy-normalised", "pivot");
-    opts.floor = 0.25;
+    opts.floor = -1; /* the usual one */
     lr_plan *plan = plan_of(opts), *opened;
+    ck_assert_str_eq(lr_plan_about(plan),
+                     "{\"keep\":0.5,\"allocation\":\"energy-normalised\",\"floor\":0.95}");
+    lr_plan_free(plan);
+    opts.floor = 0.25;
+    plan = plan_of(opts);
     ck_assert_str_eq(lr_plan_about(plan),
                      "{\"keep\":0.5,\"allocation\":\"energy-normalised\",\"floor\":0.25}");
     CHECK_OK(lr_plan_add_about(plan, "{\"held_out\": {\"kl\": 0.25}, \"floor\": 0.125}"));

@@ -291,6 +291,19 @@ START_TEST(plan_tries_what_it_can) {
     ck_assert_uint_eq(json_array_size(cli_member("candidates")), 5);
     ck_assert_int_eq(is_candidate("first-order"), 1);
     ck_assert_int_eq(is_candidate("sensitivity"), 0);
+    double by_pca = cli_number("held_out.kl");
+    RUN_JSON("plan", cli_model(), "--keep", "0.6", "--stats", stats, "--allocation", "auto",
+             "--method", "kfac", "--text", cli_text(), "--first-window", "8", "--windows", "2",
+             "--window", "16", "--out", path, "--force");
+    double by_kfac = cli_number("held_out.kl");
+    ck_assert_double_ne(by_kfac, by_pca);
+    RUN_JSON("compress", cli_model(), "--plan", path, "--stats", stats, "--method", "kfac",
+             "--dtype", "f32", "--out", scratch_path("small"));
+    RUN_JSON("eval", scratch_path("small"), "--text", cli_text(), "--first-window", "8",
+             "--windows", "2", "--window", "16", "--reference", cli_model());
+    ck_assert_double_eq_tol(cli_number("kl"), by_kfac, 1e-5 + 1e-3 * by_kfac);
+    RUN_FAILS(2, "only --allocation auto factorises", "plan", cli_model(), "--keep", "0.6",
+              "--method", "kfac", "--out", path, "--force");
 }
 END_TEST
 

@@ -138,8 +138,22 @@ END_TEST
     "recover", cli_model(), "--out", out, "--keep", "0.7", "--window", "16", "--samples", "8", \
         "--epochs", "0", "--steps", "1", "--step-window", "16", __VA_ARGS__
 
-START_TEST(ranks_may_follow_the_loss) {
-    RUN_JSON(BRIEF(scratch_path("small"), "--allocation", "first-order"));
+/* Factors and ranks follow the loss unless told otherwise. */
+START_TEST(the_usual_factors_are_those_of_the_loss) {
+    enum { ROOM = 1 << 21 };
+    static char usual[ROOM], named[ROOM], other[ROOM];
+    RUN_JSON(BRIEF(scratch_path("usual"), "--seed", "0"));
+    ck_assert_str_eq(json_string_value(cli_member("allocation")), "first-order");
+    ck_assert_double_eq(cli_number("floor"), 0.3);
+    ck_assert_double_le(cli_number("kept_linear"), 0.7);
+    size_t bytes = weights(scratch_path("usual"), usual, ROOM);
+    RUN_JSON(BRIEF(scratch_path("named"), "--method", "kfac", "--allocation", "first-order",
+                   "--floor", "0.3"));
+    ck_assert_uint_eq(weights(scratch_path("named"), named, ROOM), bytes);
+    ck_assert_mem_eq(usual, named, bytes);
+    RUN_JSON(BRIEF(scratch_path("other"), "--method", "pca", "--allocation", "first-order"));
+    ck_assert(weights(scratch_path("other"), other, ROOM) != bytes || memcmp(usual, other, bytes));
+    RUN_JSON(BRIEF(scratch_path("exact"), "--method", "qr", "--allocation", "uniform"));
     ck_assert_double_le(cli_number("kept_linear"), 0.7);
 }
 END_TEST
@@ -156,11 +170,12 @@ START_TEST(the_polish_reads_fresh_text) {
 }
 END_TEST
 
-/* Unless told, a run tries the allocations and takes the one that is nearest on held-out text. */
+/* auto tries the allocations and takes the one that is nearest on held-out text, as a method that
+ * sees no loss does unless told. */
 START_TEST(the_nearest_allocation_is_taken) {
     const json_t *candidate;
     size_t i;
-    RUN_JSON(BRIEF(scratch_path("small"), "--seed", "3"));
+    RUN_JSON(BRIEF(scratch_path("small"), "--seed", "3", "--allocation", "auto"));
     const json_t *best = cli_member("held_out");
     double kl = json_number_value(json_object_get(best, "kl"));
     ck_assert_double_gt(kl, 0);
@@ -171,6 +186,8 @@ START_TEST(the_nearest_allocation_is_taken) {
             ck_assert_str_ne(json_string_value(json_object_get(candidate, "allocation")),
                              "uniform");
     }
+    RUN_JSON(BRIEF(scratch_path("pca"), "--method", "pca"));
+    ck_assert_uint_ge(json_array_size(cli_member("candidates")), 3);
     RUN_JSON(BRIEF(scratch_path("uniform"), "--allocation", "uniform"));
     ck_assert_ptr_null(json_object_get(run.json, "candidates"));
     RUN_JSON("recover", cli_model(), "--out", scratch_path("ranks"), "--ranks", "4", "--window",
@@ -185,6 +202,8 @@ START_TEST(what_makes_no_sense_is_refused) {
               "--storage", "two-factor");
     RUN_FAILS(2, "no --match, --storage", RECOVER(out, "1", "1"), "--teacher", cli_model(),
               "--allocation", "uniform");
+    RUN_FAILS(2, "no --match, --storage, --method", RECOVER(out, "1", "1"), "--teacher",
+              cli_model(), "--method", "pca");
     RUN_FAILS(2, "nothing to share out", RECOVER(out, "1", "1"), "--ranks", "3", "--allocation",
               "auto");
     RUN_FAILS(2, "--weights is missing", RECOVER(out, "1", "1"), "--keep", "0.6", "--allocation",
@@ -207,7 +226,7 @@ Suite *cli_recover_suite(void) {
     tcase_add_test(tests, models_write_the_text_themselves);
     tcase_add_test(tests, killed_runs_end_with_the_same_bytes);
     tcase_add_test(tests, runs_go_on_as_they_began);
-    tcase_add_test(tests, ranks_may_follow_the_loss);
+    tcase_add_test(tests, the_usual_factors_are_those_of_the_loss);
     tcase_add_test(tests, the_polish_reads_fresh_text);
     tcase_add_test(tests, the_nearest_allocation_is_taken);
     tcase_add_test(tests, what_makes_no_sense_is_refused);

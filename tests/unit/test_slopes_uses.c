@@ -291,10 +291,13 @@ START_TEST(first_order_has_the_least_loss) {
     opts.storage = storages[_i];
     opts.stats = stats;
     CHECK_OK(lr_plan_new(&uniform, model, &opts));
-    opts.floor = 0;
     opts.allocation = "first-order";
     CHECK_OK(lr_plan_new(&plan, model, &opts));
-    ck_assert_ptr_nonnull(strstr(lr_plan_about(plan), "first-order"));
+    ck_assert_ptr_nonnull(strstr(lr_plan_about(plan), "\"first-order\",\"floor\":0.3"));
+    lr_plan_free(plan);
+    opts.floor = 0;
+    CHECK_OK(lr_plan_new(&plan, model, &opts));
+    ck_assert_ptr_nonnull(strstr(lr_plan_about(plan), "\"first-order\",\"floor\":0.0"));
     double best = loss_of(stats, plan);
     int64_t dense, used, next;
     lr_plan_parameters(plan, &dense, &used);
