@@ -193,10 +193,10 @@ lint: build/gen/modeling_lowrank.inc build/gen/report_css.inc
 format:
 	clang-format -i $(all_sources)
 
-# MODEL=model TEXT=file [PEERS=python with torch, transformers and gguf]
+# MODEL=model TEXT=file [PEERS=python with torch, transformers and gguf] [PARTS=eval,train]
 bench: all $(B)/tests/bench/sgemm $(B)/tests/bench/sampling $(B)/tests/bench/read $(B)/tests/bench/kernel
 	tests/bench/bench.py --command $(B)/lowrank --build $(B)/tests/bench --model '$(MODEL)' \
-	    --text '$(TEXT)' $(if $(PEERS),--peers '$(PEERS)')
+	    --text '$(TEXT)' $(if $(PEERS),--peers '$(PEERS)') $(if $(PARTS),--parts '$(PARTS)')
 $(B)/tests/bench/%: tests/bench/%.c $(shared)
 	@mkdir -p $(@D)
 	$(call say,CC)$(compile) $(LDFLAGS) -o $@ $< -Llib -Wl,-rpath,'$(abspath lib)' -llowrank -lopenblas

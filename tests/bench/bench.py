@@ -176,85 +176,140 @@ def parse_arguments():
     for name in ("command", "build", "model", "text"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--peers", help="a Python with torch, transformers and gguf")
+    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure, by commas")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=32)
     args = parser.parse_args()
+    args.parts = args.parts.split(",")
     if not args.model or not args.text:
         parser.error("say what to measure: make bench MODEL=model TEXT=file")
+    if unknown := set(args.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(unknown)}, expected some of {', '.join(PARTS)}")
     return args
 
 
 def measure(args):
-    build, ours, peers, sgemm, sampling = Path(args.build), [], [], [], []
+    """Rounds of what the other parts are held against, one after the other."""
+    found = {name: [] for name in ("sgemm", "eval", "transformers", "sampling")}
     for _ in range(args.rounds):
-        sgemm.append(float(run(build / "sgemm", args.threads)))
-        ours.append(evaluate(args))
-        if args.peers:
-            peers.append(evaluate_peer(args))
-        sampling.append(json.loads(run(build / "sampling", args.model, args.threads, args.rows, 64)))
-    return ours, peers, sgemm, sampling
+        found["sgemm"].append(float(run(Path(args.build) / "sgemm", args.threads)))
+        if "eval" in args.parts:
+            found["eval"].append(evaluate(args))
+            if args.peers:
+                found["transformers"].append(evaluate_peer(args))
+        if "sampling" in args.parts:
+            out = run(Path(args.build) / "sampling", args.model, args.threads, args.rows, 64)
+            found["sampling"].append(json.loads(out))
+    return found
+
+
+# Each part prints its lines and says what of it is kept.
+
+
+def report_eval(args, found):
+    rates = [result["tokens_per_second"] for result in found["eval"]]
+    sgemm = max(found["sgemm"])
+    share = max(rates) * flops_per_token(describe(args, args.model), args.window) / sgemm
+    print(f"eval                  {max(rates):8.1f} tokens/s, {share:.0%} of SGEMM")
+    kept = {key: found["eval"][0][key] for key in ("windows", "perplexity")}
+    kept |= {"eval_tokens_per_second": fastest(rates), "eval_share_of_sgemm": share}
+    if not args.peers:
+        print("transformers F32       skipped: no PEERS=python given")
+        return kept
+    peers = found["transformers"]
+    theirs = [result["tokens_per_second"] for result in peers]
+    over = max(rates) / max(theirs)
+    print(f"transformers F32      {max(theirs):8.1f} tokens/s, we are {over:.2f}x")
+    if abs(peers[0]["perplexity"] / kept["perplexity"] - 1) > 1e-4:
+        sys.exit(f"perplexity {kept['perplexity']}, transformers {peers[0]['perplexity']}")
+    return kept | {"transformers_f32_tokens_per_second": fastest(theirs),
+                   "eval_over_transformers": over,
+                   "peers": {k: peers[0][k] for k in ("torch", "transformers")}}  # fmt: skip
+
+
+def report_sampling(args, found):
+    sampled = [result["tokens_per_second"] for result in found["sampling"]]
+    print(f"sampling, {args.rows:3} rows    {max(sampled):8.1f} tokens/s")
+    return {"sampling_rows": args.rows, "sampling_tokens_per_second": fastest(sampled)}
+
+
+def report_kernel(args, _):
+    shares = kernel(args)
+    for rows, work in shares.items():
+        print(f"kernel, {rows} rows       {work['flops'] / 1e9:8.1f} GFLOP/s on one thread, "
+              f"{work['share']:.0%} of SGEMM on the same shapes")  # fmt: skip
+    return {"kernel": shares}
+
+
+def report_decode(args, _):
+    rates = decode(args)
+    for name, work in rates.items():
+        print(f"decode {name:14} {work['tokens_per_second']['best']:8.1f} tokens/s, "
+              f"{work['share_of_read']:.0%} of reading the file")
+    return {"decode": rates}
+
+
+def report_tokenize(args, _):
+    words = tokenize(args)
+    print(f"tokenize, 1 thread    {words['bytes_per_second'] / 1e6:8.1f} MB/s, "
+          f"{words['over_tokenizers']:.1f}x tokenizers {words['tokenizers']}")  # fmt: skip
+    return {"tokenize": words}
+
+
+def report_compress(args, _):
+    work = compress(args)
+    print(f"compress              {sum(work['ours'].values()):8.1f} s, "
+          f"{work['over_torch']:.2f}x as fast as plain PyTorch")  # fmt: skip
+    return {"compress": work}
+
+
+def report_train(args, found):
+    trained = train(args, found["sgemm"])
+    for name, work in trained.items():
+        ours, theirs = work["ours"], work["torch"]
+        print(f"train {name:15} {ours['tokens_per_second']:8.1f} tokens/s, "
+              f"{work['share_of_sgemm']:.0%} of SGEMM, {ours['peak_bytes'] / 1e9:.2f} GB; "
+              f"PyTorch {theirs['tokens_per_second']:.1f}, {theirs['peak_bytes'] / 1e9:.2f} GB")
+    return {"train": trained}
+
+
+PARTS = {  # name: what measures it, whether it is nothing without a peer
+    "eval": (report_eval, False),
+    "sampling": (report_sampling, False),
+    "kernel": (report_kernel, False),
+    "decode": (report_decode, False),
+    "tokenize": (report_tokenize, True),
+    "compress": (report_compress, True),
+    "train": (report_train, True),
+}
 
 
 def main():
     args = parse_arguments()
-    info = describe(args, args.model)
-    ours, peers, sgemm, sampling = measure(args)
-    rates = [result["tokens_per_second"] for result in ours]
-    sampled = [result["tokens_per_second"] for result in sampling]
-    share = max(rates) * flops_per_token(info, args.window) / max(sgemm)
+    found = measure(args)
+    build = json.loads(run(Path(args.build) / "sampling", args.model, args.threads, 1, 1))["build"]
     record = {
         "date": datetime.date.today().isoformat(),
         "commit": commit(),
         "cpu": cpu(),
         "cores": os.cpu_count(),
         "threads": args.threads,
-        "build": sampling[0]["build"],
+        "build": build,
         "model": Path(args.model).name,
         "text": Path(args.text).name,
         "window": args.window,
-        "windows": ours[0]["windows"],
-        "perplexity": ours[0]["perplexity"],
-        "sgemm_flops": fastest(sgemm),
-        "eval_tokens_per_second": fastest(rates),
-        "eval_share_of_sgemm": share,
-        "sampling_rows": args.rows,
-        "sampling_tokens_per_second": fastest(sampled),
+        "sgemm_flops": fastest(found["sgemm"]),
     }
-    print(f"SGEMM 4096^3          {max(sgemm) / 1e9:8.1f} GFLOP/s on {args.threads} threads")
-    print(f"eval                  {max(rates):8.1f} tokens/s, {share:.0%} of SGEMM")
-    print(f"sampling, {args.rows:3} rows    {max(sampled):8.1f} tokens/s")
-    record["kernel"] = kernel(args)
-    for rows, found in record["kernel"].items():
-        print(f"kernel, {rows} rows       {found['flops'] / 1e9:8.1f} GFLOP/s on one thread, "
-              f"{found['share']:.0%} of SGEMM on the same shapes")
-    record["decode"] = decode(args)
-    for name, found in record["decode"].items():
-        print(f"decode {name:14} {found['tokens_per_second']['best']:8.1f} tokens/s, "
-              f"{found['share_of_read']:.0%} of reading the file")
-    if peers:
-        theirs = [result["tokens_per_second"] for result in peers]
-        record["transformers_f32_tokens_per_second"] = fastest(theirs)
-        record["eval_over_transformers"] = max(rates) / max(theirs)
-        record["peers"] = {k: peers[0][k] for k in ("torch", "transformers")}
-        print(f"transformers F32      {max(theirs):8.1f} tokens/s, we are {max(rates) / max(theirs):.2f}x")
-        record["tokenize"] = words = tokenize(args)
-        print(f"tokenize, 1 thread    {words['bytes_per_second'] / 1e6:8.1f} MB/s, "
-              f"{words['over_tokenizers']:.1f}x tokenizers {words['tokenizers']}")
-        record["compress"] = work = compress(args)
-        print(f"compress              {sum(work['ours'].values()):8.1f} s, "
-              f"{work['over_torch']:.2f}x as fast as plain PyTorch")
-        record["train"] = train(args, sgemm)
-        for name, work in record["train"].items():
-            print(f"train {name:15} {work['ours']['tokens_per_second']:8.1f} tokens/s, "
-                  f"{work['share_of_sgemm']:.0%} of SGEMM, {work['ours']['peak_bytes'] / 1e9:.2f} GB; PyTorch "
-                  f"{work['torch']['tokens_per_second']:.1f}, {work['torch']['peak_bytes'] / 1e9:.2f} GB")
-        if abs(peers[0]["perplexity"] / ours[0]["perplexity"] - 1) > 1e-4:
-            sys.exit(f"perplexity {ours[0]['perplexity']}, transformers {peers[0]['perplexity']}")
-    else:
-        print("transformers F32       skipped: no PEERS=python given")
+    print(f"SGEMM 4096^3          {max(found['sgemm']) / 1e9:8.1f} GFLOP/s on {args.threads} threads")
+    for part in args.parts:
+        report, needs_peers = PARTS[part]
+        if args.peers or not needs_peers:
+            record |= report(args, found)
+        else:
+            print(f"{part:22} skipped: no PEERS=python given")
     with open(HERE / "results.jsonl", "a") as history:
         history.write(json.dumps(record) + "\n")
 
