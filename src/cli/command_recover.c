@@ -8,7 +8,7 @@
 #include "cli/progress.h"
 #include "cli/samples.h"
 #include "cli/staged.h"
-#include "cli/train_log.h"
+#include "cli/train_course.h"
 #include "cli/work.h"
 
 #include <math.h>
@@ -16,9 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHECKPOINT_EVERY = 20, CHOICE_WINDOWS = 8, SAMPLES_LEAST = 64, NOT_GIVEN = -1 };
+enum { CHECKPOINT_EVERY = 20, TRIALS = 5, CHOICE_WINDOWS = 8, SAMPLES_LEAST = 64, NOT_GIVEN = -1 };
 
-static const char *const losses[] = {"relative", "squares", "cosine", NULL};
+static const char *const losses[] = {"relative", "squares", "cosine", "fisher", NULL};
 static const char *const learners[] = {"all", "factors", "norms", NULL};
 
 /* What learns, by names within a block. */
@@ -29,7 +29,7 @@ typedef struct recovery {
     cli_work work;
     cli_keep keep;
     cli_samples samples;
-    cli_evals evals;
+    cli_evals evals, held; /* held: by which the best step of the polish is told */
     int32_t method, epochs, steps, batch, window, loss, patience, learner;
     double refine_rate, rate, look_ahead, dense_inputs;
     lr_model *source, *model; /* the dense one; what is made smaller */
@@ -38,7 +38,7 @@ typedef struct recovery {
     lr_optimizer *optimizer;
     token_list tokens; /* of all texts, window after window */
     json_t *stages, *blocks;
-    train_log log;
+    train_course course;
     lr_model_info before; /* sizes of the dense model */
     double since;
     int code; /* of what a callback could not do */
@@ -209,14 +209,6 @@ done:
     return code;
 }
 
-static int32_t note_step(const lr_train_event *event, void *user) {
-    recovery *r = user;
-    r->code = train_log_add(&r->log, event);
-    if (!r->code && event->step % CHECKPOINT_EVERY == 0)
-        r->code = train_log_save(&r->log, r->work.folder);
-    return r->code || progress_is_cancelled();
-}
-
 static int make_optimizer(recovery *r, const cli_job *job) {
     lr_optimizer_opts opts;
     char pattern[64];
@@ -251,14 +243,12 @@ static int polish(recovery *r, cli_job *job) {
     opts.keeps_all = 1;
     opts.seed = job->seed;
     opts.teacher = r->source;
-    opts.checkpoint = r->work.checkpoint;
-    opts.checkpoint_every = CHECKPOINT_EVERY;
-    TRY(train_log_resume(&r->log, &r->work, r->optimizer));
-    lr_status status =
-        lr_train(r->model, r->optimizer, r->tokens.ids, r->tokens.count, &opts, note_step, r);
-    if (status == LR_E_CANCELLED) train_log_save(&r->log, r->work.folder);
-    TRY(r->code);
-    TRY(report_status(status, WHILE_WORKING));
+    r->course = (train_course){
+        .work = &r->work,
+        .checkpoint_every = CHECKPOINT_EVERY,
+        .trials = {.every = (r->steps + TRIALS - 1) / TRIALS, .keeps_best = 1, .judges_start = 1}};
+    r->course.trials.evals = &r->held;
+    TRY(train_course_run(&r->course, r->model, r->optimizer, &r->tokens, &opts, job->result));
     lr_optimizer_free(r->optimizer);
     r->optimizer = NULL;
 done:
@@ -271,8 +261,8 @@ static int save(recovery *r, cli_job *job) {
     TRY(job_stage(job, "save"));
     TRY(work_save(&r->work));
     TRY(job_save(job, r->model, r->out));
-    if (r->steps) TRY(train_log_save(&r->log, r->out));
-    if (r->steps) TRY(train_log_draw(&r->log, r->out));
+    if (r->steps) TRY(train_log_save(&r->course.log, r->out));
+    if (r->steps) TRY(train_log_draw(&r->course.log, r->out));
     work_done(&r->work);
     lr_model_free(r->model);
     r->model = NULL;
@@ -306,10 +296,14 @@ static int run(recovery *r, cli_job *job) {
     TRY(open_models(r, job));
     TRY(job_stage(job, "read"));
     r->samples.window = texts_window(r->source, r->samples.window);
-    if (!r->samples.samples) r->samples.samples = samples_wanted(r);
+    if (!r->samples.samples) {
+        r->samples.samples = samples_wanted(r);
+        r->samples.counted = SAMPLES_LEAST; /* more tell statistics nothing new */
+    }
     TRY(samples_load(&r->samples, job, r->source));
     TRY(join_texts(r));
-    TRY(evals_write(&r->evals, r->source, r->samples.window));
+    TRY(evals_write(&r->evals, r->source, r->samples.window, TEXTS_SEED_JUDGE));
+    if (r->steps) TRY(evals_write(&r->held, r->source, r->samples.window, TEXTS_SEED_CHOOSE));
     TRY(work_begin(&r->work, job, settings_of(r, job)));
     r->since = progress_seconds();
     TRY(judge(r, "source", r->source));
@@ -321,7 +315,7 @@ static int run(recovery *r, cli_job *job) {
     TRY(polish(r, job));
     TRY(save(r, job));
     TRY(report_put(job->result, "stages", json_incref(r->stages)));
-    TRY(train_log_put(&r->log, job->result));
+    TRY(train_log_put(&r->course.log, job->result));
     TRY(report_put(job->result, "blocks", json_incref(r->blocks)));
     TRY(report_put(job->result, "out", report_text(r->out, strlen(r->out))));
     TRY(job_end_stages(job));
@@ -366,6 +360,7 @@ int command_recover(cli_job *job) {
     recovery r = {.keep = KEEP_DEFAULT,
                   .samples = SAMPLES_DEFAULT,
                   .evals = EVALS_DEFAULT,
+                  .held = {.windows = CHOICE_WINDOWS},
                   .epochs = 2,
                   .steps = 100,
                   .batch = 4,
@@ -393,7 +388,8 @@ int command_recover(cli_job *job) {
         ARG("lr", ARG_REAL, &r.rate, "X", "learning rate from end to end [default 1e-4]",
             .above = 1),
         ARG("loss", ARG_CHOICE, &r.loss, "NAME",
-            "of block refinement: relative, squares or cosine [default relative]",
+            "of block refinement: relative, squares or cosine (of what leaves a block), or fisher "
+            "(of what that does to the predictions) [default relative]",
             .choices = losses),
         ARG("train", ARG_CHOICE, &r.learner, "WHAT", "all, factors or norms [default all]",
             .choices = learners),
@@ -419,7 +415,8 @@ done:
     json_decref(r.stages);
     json_decref(r.blocks);
     evals_end(&r.evals);
-    train_log_end(&r.log);
+    evals_end(&r.held);
+    train_course_end(&r.course);
     lr_optimizer_free(r.optimizer);
     lr_plan_free(r.plan);
     lr_stats_free(r.stats);

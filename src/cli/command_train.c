@@ -3,14 +3,12 @@
 #include "cli/job.h"
 #include "cli/progress.h"
 #include "cli/staged.h"
+#include "cli/train_course.h"
 #include "cli/train_texts.h"
-#include "cli/train_trials.h"
 #include "cli/work.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char *const schedules[] = {"constant", "linear", "cosine", NULL};
 static const char *const rules[] = {"adamw", "sgd", NULL};
@@ -18,35 +16,23 @@ static const char *const rules[] = {"adamw", "sgd", NULL};
 typedef struct teaching {
     const char *out, *teacher_path;
     arg_list patterns;
-    int32_t keeps_all, rule, schedule, steps, batch, window, warm_up, checkpoint_every;
+    int32_t keeps_all, rule, schedule, steps, batch, window, warm_up;
     double rate, weight_decay, clip, alpha, temperature, hidden;
     cli_work work;
     train_texts texts;
     cli_evals evals;
-    train_trials trials;
-    train_log log;
+    train_course course;
     lr_model *source, *model, *teacher;
     lr_optimizer *optimizer;
-    double seconds;
-    int64_t seen;
-    int code; /* of what a step's callback could not do */
 } teaching;
 
 /* ---- an interrupted run ---- */
-
-static int name_files(teaching *t, cli_job *job) {
-    int code;
-    TRY(work_open(&t->work, job, t->out));
-    if (asprintf(&t->trials.best, "%s/best.safetensors", t->work.folder) < 0) return report_nomem();
-done:
-    return code;
-}
 
 /* All that decides what a step does, and which one is the best. */
 static json_t *settings_of(const teaching *t, const cli_job *job) {
     uint64_t hash = texts_hash(TEXTS_HASH, &t->texts.tokens), judged = TEXTS_HASH;
     json_t *patterns = json_array();
-    for (int32_t i = 0; t->trials.every && i < t->evals.texts.count; i++)
+    for (int32_t i = 0; t->course.trials.every && i < t->evals.texts.count; i++)
         judged = texts_hash(judged, &t->evals.tokens[i]);
     for (int32_t i = 0; i < t->patterns.count; i++)
         json_array_append_new(patterns, json_string(t->patterns.items[i]));
@@ -57,9 +43,9 @@ static json_t *settings_of(const teaching *t, const cli_job *job) {
                      "rule", t->rule, "schedule", t->schedule, "steps", t->steps, "batch", t->batch,
                      "window", t->window, "warm-up", t->warm_up, "lr", t->rate, "weight-decay",
                      t->weight_decay, "clip", t->clip, "alpha", t->alpha, "temperature",
-                     t->temperature, "hidden", t->hidden, "eval-every", t->trials.every,
-                     "keep-best", t->trials.keeps_best, "eval", (json_int_t)(judged >> 1), "seed",
-                     (json_int_t)(job->seed >> 1));
+                     t->temperature, "hidden", t->hidden, "eval-every", t->course.trials.every,
+                     "keep-best", t->course.trials.keeps_best, "eval", (json_int_t)(judged >> 1),
+                     "seed", (json_int_t)(job->seed >> 1));
 }
 
 /* ---- the run ---- */
@@ -87,20 +73,6 @@ done:
     return code;
 }
 
-static int32_t note_step(const lr_train_event *e, void *user) {
-    teaching *t = user;
-    t->code = train_log_add(&t->log, e);
-    if (!t->code) t->code = train_trials_step(&t->trials, &t->log, e->step);
-    int is_cancelled = t->code || progress_is_cancelled();
-    if (is_cancelled || e->step % t->checkpoint_every == 0 || e->step == t->steps) {
-        int code = train_log_save(&t->log, t->work.folder); /* before the checkpoint of this step */
-        if (!t->code) t->code = code;
-    }
-    t->seconds += e->seconds;
-    t->seen += e->tokens;
-    return t->code || is_cancelled;
-}
-
 static int learn(teaching *t, const cli_job *job) {
     lr_train_opts opts;
     int code;
@@ -114,36 +86,11 @@ static int learn(teaching *t, const cli_job *job) {
     opts.alpha = t->alpha;
     opts.temperature = t->temperature;
     opts.hidden = t->hidden;
-    opts.checkpoint = t->work.checkpoint;
-    opts.checkpoint_every = t->checkpoint_every;
-    t->log.texts = &t->evals.texts;
-    t->trials.evals = &t->evals;
-    t->trials.steps = t->steps;
-    t->trials.model = t->model;
-    t->trials.teacher = t->teacher;
-    t->trials.optimizer = t->optimizer;
+    t->course.work = &t->work;
+    t->course.trials.evals = &t->evals;
     progress_stage("train", 1);
     progress_follow("train");
-    TRY(train_log_resume(&t->log, &t->work, t->optimizer));
-    /* one that the run was interrupted in */
-    TRY(train_trials_step(&t->trials, &t->log, lr_optimizer_steps(t->optimizer)));
-    const token_list *tokens = &t->texts.tokens;
-    lr_status status =
-        lr_train(t->model, t->optimizer, tokens->ids, tokens->count, &opts, note_step, t);
-    TRY(t->code);
-    TRY(report_status(status, WHILE_WORKING));
-done:
-    return code;
-}
-
-/* The model becomes again what it was behind its best step. */
-static int go_back(teaching *t, json_t *result) {
-    int64_t best = train_trials_best(&t->trials, &t->log);
-    int code = CODE_DONE;
-    if (!t->trials.keeps_best || !best) return CODE_DONE;
-    if (best != lr_optimizer_steps(t->optimizer))
-        TRY(report_status(lr_optimizer_restore(t->optimizer, t->trials.best), WHILE_READING));
-    TRY(report_count(result, "best_step", best));
+    TRY(train_course_run(&t->course, t->model, t->optimizer, &t->texts.tokens, &opts, job->result));
 done:
     return code;
 }
@@ -152,8 +99,8 @@ static int save(const teaching *t, const cli_job *job) {
     int code;
     TRY(work_save(&t->work));
     TRY(job_save(job, t->model, t->out));
-    TRY(train_log_save(&t->log, t->out));
-    TRY(train_log_draw(&t->log, t->out));
+    TRY(train_log_save(&t->course.log, t->out));
+    TRY(train_log_draw(&t->course.log, t->out));
     work_done(&t->work);
 done:
     return code;
@@ -161,9 +108,10 @@ done:
 
 static int put_steps(const teaching *t, json_t *result) {
     int code;
-    TRY(train_log_put(&t->log, result));
-    if (t->log.count) TRY(report_count(result, "steps", t->log.rows[t->log.count - 1].step));
-    if (t->seconds > 0) TRY(report_real(result, "tokens_per_second", (double)t->seen / t->seconds));
+    const train_course *c = &t->course;
+    TRY(train_log_put(&c->log, result));
+    if (c->log.count) TRY(report_count(result, "steps", c->log.rows[c->log.count - 1].step));
+    if (c->seconds > 0) TRY(report_real(result, "tokens_per_second", (double)c->seen / c->seconds));
 done:
     return code;
 }
@@ -179,13 +127,12 @@ static int run(teaching *t, cli_job *job) {
     t->evals.field = t->texts.field;
     TRY(evals_load(&t->evals, t->model, t->window));
     TRY(train_texts_load(&t->texts, &t->evals, t->model, t->teacher ? t->teacher : t->model));
-    if (t->trials.every && !t->evals.texts.count)
+    if (t->course.trials.every && !t->evals.texts.count)
         TRY(report_fail(CODE_USAGE, "--eval-every: expected --text or --eval to judge on"));
     TRY(work_begin(&t->work, job, settings_of(t, job)));
     TRY(make_optimizer(t, job));
     TRY(job_stage(job, "train"));
     TRY(learn(t, job));
-    TRY(go_back(t, job->result));
     TRY(job_stage(job, "save"));
     TRY(save(t, job));
     lr_optimizer_free(t->optimizer); /* judging needs room, and the files are what is judged */
@@ -195,7 +142,7 @@ static int run(teaching *t, cli_job *job) {
     if (t->evals.texts.count) TRY(job_stage(job, "evaluate"));
     TRY(job_open(job, &written, t->out));
     TRY(evals_run(&t->evals, job, t->teacher ? t->teacher : t->source, written));
-    TRY(train_trials_put(&t->trials, &t->log, job->result));
+    TRY(train_trials_put(&t->course.trials, &t->course.log, job->result));
     TRY(report_count(job->result, "tokens", (int64_t)t->texts.tokens.count));
     TRY(put_steps(t, job->result));
     TRY(report_put(job->result, "out", report_text(t->out, strlen(t->out))));
@@ -210,7 +157,7 @@ int command_train(cli_job *job) {
                   .batch = 4,
                   .window = 256,
                   .texts = {.self_windows = -1},
-                  .checkpoint_every = 50,
+                  .course = {.checkpoint_every = 50},
                   .rate = 1e-4,
                   .clip = 1,
                   .alpha = 1,
@@ -254,35 +201,34 @@ int command_train(cli_job *job) {
             "most that the norm of the gradients may be, 0: no limit [default 1]"),
         ARG("keep-activations", ARG_FLAG, &t.keeps_all, NULL,
             "do not compute blocks twice: faster, with more memory"),
-        ARG("checkpoint-every", ARG_INT, &t.checkpoint_every, "N",
+        ARG("checkpoint-every", ARG_INT, &t.course.checkpoint_every, "N",
             "steps between checkpoints [default 50]", .least = 1),
         WORK_OPTIONS(&t.work),
         EVALS_OPTIONS(&t.evals),
-        ARG("eval-every", ARG_INT, &t.trials.every, "N",
+        ARG("eval-every", ARG_INT, &t.course.trials.every, "N",
             "also judge the model as it stands every so many steps, beside the teacher if there is "
             "one [default 0: only before and after]"),
-        ARG("keep-best", ARG_FLAG, &t.trials.keeps_best, NULL,
+        ARG("keep-best", ARG_FLAG, &t.course.trials.keeps_best, NULL,
             "save the model of the step that was judged best, by its distance to the teacher or "
             "else by perplexity, and not the last"),
     };
     TRY(JOB_BEGIN(job, options));
     if (t.hidden > 0 && !t.teacher_path)
         TRY(report_fail(CODE_USAGE, "--hidden: expected --teacher"));
-    if (t.trials.keeps_best && !t.trials.every)
+    if (t.course.trials.keeps_best && !t.course.trials.every)
         TRY(report_fail(CODE_USAGE, "--keep-best: expected --eval-every"));
-    TRY(name_files(&t, job));
+    TRY(work_open(&t.work, job, t.out));
     TRY(job_start(job));
     TRY(run(&t, job));
     TRY(job_report(job));
 done:
     evals_end(&t.evals);
-    train_log_end(&t.log);
+    train_course_end(&t.course);
     lr_optimizer_free(t.optimizer);
     lr_model_free(t.teacher);
     lr_model_free(t.source);
     lr_model_free(t.model);
     train_texts_end(&t.texts);
-    train_trials_end(&t.trials);
     free(t.patterns.items);
     work_end(&t.work);
     return code;

@@ -38,14 +38,14 @@ done:
     return code;
 }
 
-int evals_write(cli_evals *e, const lr_model *model, int32_t window) {
+int evals_write(cli_evals *e, const lr_model *model, int32_t window, uint64_t seed) {
     if (e->texts.count) return CODE_DONE;
     e->window = texts_window(model, window);
     e->tokens = calloc(1, sizeof *e->tokens);
     e->texts.items = calloc(1, sizeof *e->texts.items);
     if (!e->tokens || !e->texts.items) return report_nomem();
     e->texts.items[e->texts.count++] = "self-text";
-    return texts_write(&e->tokens[0], model, TEXTS_SEED_JUDGE, e->windows, e->window);
+    return texts_write(&e->tokens[0], model, seed, e->windows, e->window);
 }
 
 static int put_pair(json_t *about, const char *key, double before, double after) {

@@ -25,7 +25,7 @@ typedef struct cli_evals {
 int evals_load(cli_evals *e, const lr_model *model, int32_t window);
 /* Where no text was given, one that the model writes itself, of another seed than what is learnt
  * from. */
-int evals_write(cli_evals *e, const lr_model *model, int32_t window);
+int evals_write(cli_evals *e, const lr_model *model, int32_t window, uint64_t seed);
 /* Judges one model on one text. */
 int evals_judge(const cli_evals *e, int32_t index, const lr_model *model, const lr_model *reference,
                 lr_eval_result *result);

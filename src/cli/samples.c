@@ -139,10 +139,11 @@ int samples_count(const cli_samples *s, const lr_model *model, lr_stats **out) {
     TRY(report_status(lr_stats_new(out, model, &opts), WHILE_WORKING));
     for (int32_t i = 0; i < s->count; i++) {
         const lr_text *text = &s->whole[i];
+        size_t most = (size_t)s->counted * (size_t)s->window;
+        size_t count = most && most < text->count ? most : text->count;
         name_stage(s, i);
-        TRY(report_status(
-            lr_stats_collect(*out, text->ids, text->count, text->window, text->weight),
-            WHILE_WORKING));
+        TRY(report_status(lr_stats_collect(*out, text->ids, count, text->window, text->weight),
+                          WHILE_WORKING));
     }
 done:
     return code;

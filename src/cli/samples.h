@@ -15,6 +15,7 @@ typedef struct cli_samples {
     arg_list texts;
     double self_weight;
     int32_t samples, window, exact, gradients;
+    int32_t counted; /* windows of each text that statistics are of; 0: all */
     const char *match;
     sample_text *items; /* texts.count of them */
     token_list written; /* by the model itself */

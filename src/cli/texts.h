@@ -25,8 +25,8 @@ int32_t texts_end(const lr_model *model);
 int texts_encode(token_list *out, const lr_tokenizer *tokenizer, const char *text, size_t bytes);
 /* The whole file is one text, whatever it is called. */
 int texts_load(token_list *out, const lr_tokenizer *tokenizer, const char *path);
-/* Seeds of self-written text: what a model learnt from does not judge it. */
-enum { TEXTS_SEED_LEARN = 0, TEXTS_SEED_JUDGE = 1 };
+/* Seeds of self-written text: what a model learnt from or was chosen by does not judge it. */
+enum { TEXTS_SEED_LEARN = 0, TEXTS_SEED_JUDGE = 1, TEXTS_SEED_CHOOSE = 2 };
 /* What the model writes itself: windows of tokens, the same for the same seed. */
 int texts_write(token_list *out, const lr_model *model, uint64_t seed, int32_t windows,
                 int32_t window);

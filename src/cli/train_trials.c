@@ -6,12 +6,13 @@
 #include <stdlib.h>
 
 static int is_due(const train_trials *t, const train_log *log, int64_t step) {
-    if (!t->every || step < 1 || (step % t->every && step != t->steps)) return 0;
+    if (!t->every || step < !t->judges_start) return 0;
+    if (step % t->every && step != t->steps) return 0;
     return !log->trial_count || log->trials[log->trial_count - 1].step < step;
 }
 
 int64_t train_trials_best(const train_trials *t, const train_log *log) {
-    int64_t best = 0;
+    int64_t best = -1;
     double least = INFINITY;
     size_t texts = (size_t)t->evals->texts.count;
     for (size_t i = 0; i < log->trial_count && i + texts <= log->trial_count; i += texts) {

@@ -43,6 +43,7 @@ START_TEST(stages_come_nearer) {
     ck_assert_ptr_null(json_object_get(source, "kl"));
     ck_assert_double_lt(kl(2, "refined"), 0.9 * kl(1, "closed form"));
     ck_assert_double_lt(kl(3, "polished"), kl(2, "refined"));
+    ck_assert_double_gt(cli_number("best_step"), 0);
     ck_assert_uint_gt(json_array_size(cli_member("blocks")), 0);
     ck_assert_uint_eq(json_array_size(cli_member("losses")), 30);
     ck_assert_double_le(cli_number("kept_linear"), 0.6);
@@ -51,6 +52,26 @@ START_TEST(stages_come_nearer) {
     ck_assert(cli_exists(file));
     ck_assert(!cli_exists(scratch_path(".small.lowrank-work")));
     RUN_FAILS(1, "exists; --force", RECOVER(out, "4", "30"), "--keep", "0.6");
+}
+END_TEST
+
+/* Steps that lead away are not taken: the state that is nearest on held-out text is kept. */
+START_TEST(the_nearest_step_is_kept) {
+#define STRAY(out, rate)                                                                         \
+    "recover", cli_model(), "--out", out, "--keep", "0.7", "--window", "16", "--samples", "64",  \
+        "--epochs", "0", "--steps", "10", "--step-window", "16", "--dtype", "f32", "--lr", rate, \
+        "--eval", text_path(), "--eval-windows", "4"
+    RUN_JSON(STRAY(scratch_path("stray"), "0.2"));
+    ck_assert_double_eq(cli_number("best_step"), 0);
+    ck_assert(kl(2, "polished") == kl(1, "closed form"));
+    char file[700], line[200];
+    snprintf(file, sizeof file, "%s/evaluations.csv", scratch_path("stray"));
+    FILE *table = fopen(file, "r");
+    int rows = 0;
+    ck_assert_ptr_nonnull(table);
+    while (fgets(line, sizeof line, table)) rows++;
+    fclose(table);
+    ck_assert_int_eq(rows, 1 + 6); /* steps 0, 2, 4, 6, 8, 10 */
 }
 END_TEST
 
@@ -222,6 +243,7 @@ Suite *cli_recover_suite(void) {
     tcase_add_checked_fixture(tests, cli_setup, cli_teardown);
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, stages_come_nearer);
+    tcase_add_test(tests, the_nearest_step_is_kept);
     tcase_add_test(tests, factorised_models_come_with_their_teacher);
     tcase_add_test(tests, models_write_the_text_themselves);
     tcase_add_test(tests, killed_runs_end_with_the_same_bytes);
