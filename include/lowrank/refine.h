@@ -17,13 +17,7 @@ enum {
     LR_STREAM_RELATIVE = 0, /**< |y - t|^2 / |t|^2: tokens that gather attention, whose streams are
                                  hundreds of times larger, do not outweigh all others */
     LR_STREAM_SQUARES = 1,  /**< |y - t|^2 / hidden_size (AA-SVD) */
-    LR_STREAM_COSINE = 2,   /**< sum |y - t| / hidden_size - log sigmoid(cos(y, t)) (Lillama) */
-    LR_STREAM_FISHER = 3    /**< e' G e / 2 with e = (y - t) / |t| and G = E[g g'], g the derivative
-                                 of the next-token loss by t, times |t|: on text the teacher wrote,
-                                 its KL to second order. Derivatives come from a backward pass of the
-                                 teacher over the first 16,384 tokens and are clipped and shrunk as
-                                 those of the method "kfac". Takes 4 hidden_size^2 bytes for each
-                                 block, three times that at first */
+    LR_STREAM_COSINE = 2    /**< sum |y - t| / hidden_size - log sigmoid(cos(y, t)) (Lillama) */
 };
 
 /** Options of lr_refine(). */
@@ -35,8 +29,8 @@ typedef struct lr_refine_opts {
     int32_t epochs;       /**< passes over the windows for each block; default 2 */
     int32_t batch;        /**< windows of a step; default 4 */
     int32_t window;       /**< tokens of a window; default 256 */
-    int32_t loss;         /**< LR_STREAM_RELATIVE (default), LR_STREAM_SQUARES, LR_STREAM_COSINE or
-                               LR_STREAM_FISHER */
+    int32_t loss;         /**< LR_STREAM_RELATIVE (default), LR_STREAM_SQUARES or
+                               LR_STREAM_COSINE */
     double learning_rate; /**< of AdamW at its height, behind a tenth of the steps, from where it
                                follows a cosine to a tenth of itself; default 2e-4 */
     double weight_decay;  /**< default 0 */

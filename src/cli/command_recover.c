@@ -18,7 +18,7 @@
 
 enum { CHECKPOINT_EVERY = 20, TRIALS = 5, CHOICE_WINDOWS = 8, SAMPLES_LEAST = 64, NOT_GIVEN = -1 };
 
-static const char *const losses[] = {"relative", "squares", "cosine", "fisher", NULL};
+static const char *const losses[] = {"relative", "squares", "cosine", NULL};
 static const char *const learners[] = {"all", "factors", "norms", NULL};
 
 /* What learns, by names within a block. */
@@ -388,8 +388,7 @@ int command_recover(cli_job *job) {
         ARG("lr", ARG_REAL, &r.rate, "X", "learning rate from end to end [default 1e-4]",
             .above = 1),
         ARG("loss", ARG_CHOICE, &r.loss, "NAME",
-            "of block refinement: relative, squares or cosine (of what leaves a block), or fisher "
-            "(of what that does to the predictions) [default relative]",
+            "of block refinement: relative, squares or cosine [default relative]",
             .choices = losses),
         ARG("train", ARG_CHOICE, &r.learner, "WHAT", "all, factors or norms [default all]",
             .choices = learners),

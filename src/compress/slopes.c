@@ -128,16 +128,16 @@ static void clip_rows(float *rows, const float *dy, int64_t tokens, int64_t out,
     }
 }
 
-lr_status lr__slopes_count_outputs(lr__moments *outputs, const lr__device *device, lr__arena *arena,
-                                   const float *dy, int64_t tokens, double weight) {
+static lr_status count_outputs(const product *p, lr__arena *arena) {
     lr_status status = LR_OK;
-    int64_t out = outputs->size, edge = tokens / EDGE, kept = tokens - 2 * edge;
+    int64_t out = p->linear->out, edge = p->tokens / EDGE, kept = p->tokens - 2 * edge;
     float *rows;
     double *lengths;
     LR_TRY(lr__arena_take(arena, &rows, (size_t)(kept * out), sizeof *rows));
     LR_TRY(lr__arena_take(arena, &lengths, (size_t)kept, sizeof *lengths));
-    clip_rows(rows, dy + edge * out, kept, out, lengths);
-    status = lr__moments_count(outputs, device, arena, rows, kept, weight / (double)kept);
+    clip_rows(rows, p->dy + edge * out, kept, out, lengths);
+    status = lr__moments_count(&p->slopes->outputs, &p->linear->ctx->device, arena, rows, kept,
+                               p->weight / (double)kept);
 done:
     return status;
 }
@@ -167,8 +167,7 @@ lr_status lr__slopes_count(lr__slopes *s, const lr_linear *linear, lr__arena *ar
                      .tokens = rows->window,
                      .weight = rows->weight};
         LR_TRY(count_weight(&p, arena));
-        LR_TRY(lr__slopes_count_outputs(&s->outputs, &linear->ctx->device, arena, p.dy, p.tokens,
-                                        p.weight));
+        LR_TRY(count_outputs(&p, arena));
         lr__arena_release(arena, mark);
     }
     s->windows += rows->windows;

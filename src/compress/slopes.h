@@ -43,12 +43,6 @@ typedef struct lr__slope_rows {
 /* The module is dense. LR_E_NUMERIC for a derivative that is not finite. */
 lr_status lr__slopes_count(lr__slopes *slopes, const lr_linear *linear, lr__arena *arena,
                            const lr__slope_rows *rows);
-/* Counts derivatives dy [tokens, outputs->size] of one window into G, as said above. */
-lr_status lr__slopes_count_outputs(lr__moments *outputs, const lr__device *device, lr__arena *arena,
-                                   const float *dy, int64_t tokens, double weight);
-/* (1 - shrinkage) G + shrinkage mean(diag G) I, whole; the identity where there are no derivatives.
- */
-lr_status lr__slopes_read_outputs(const lr__moments *outputs, double shrinkage, double *gram);
 /* Adds what `from` counted, with `weight` in all. */
 lr_status lr__slopes_add(lr__slopes *slopes, const lr__slopes *from, const lr__device *device,
                          lr__arena *arena, double weight);

@@ -52,23 +52,16 @@ void lr__shrink(double *gram, int64_t size, double shrinkage) {
     for (int64_t i = 0; i < size; i++) gram[i * (size + 1)] += shrinkage * mean;
 }
 
-lr_status lr__slopes_read_outputs(const lr__moments *outputs, double shrinkage, double *gram) {
-    lr_status status = lr__moments_read(outputs, gram, NULL);
-    int64_t n = outputs->size;
-    double trace = 0;
-    if (status < 0) return status;
-    for (int64_t i = 0; i < n; i++) trace += gram[i * (n + 1)];
-    if (trace == 0)
-        for (int64_t i = 0; i < n; i++) gram[i * (n + 1)] = 1;
-    lr__shrink(gram, n, shrinkage);
-    return LR_OK;
-}
-
 /* The block of one module over `h` [size, size]. */
 static lr_status root_of(const lr__slopes *s, double shrinkage, double *h) {
     lr_status status = LR_OK;
     int64_t n = s->outputs.size, failed = 0;
-    LR_TRY(lr__slopes_read_outputs(&s->outputs, shrinkage, h));
+    double trace = 0;
+    LR_TRY(lr__moments_read(&s->outputs, h, NULL));
+    for (int64_t i = 0; i < n; i++) trace += h[i * (n + 1)];
+    if (trace == 0)
+        for (int64_t i = 0; i < n; i++) h[i * (n + 1)] = 1;
+    lr__shrink(h, n, shrinkage);
     LR_TRY(lr__dpotrf(n, h, &failed));
     LR_FAIL_IF(failed, LR_E_NUMERIC,
                "the moments of the derivatives are not positive definite with an output shrinkage "

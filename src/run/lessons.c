@@ -33,61 +33,48 @@ done:
     return status;
 }
 
-/* ---- passes ---- */
+static lr_status train_lowest(lr__gradients *gradients, const lr_stats *stats) {
+    lr__graph *graph = lr__model_graph(stats->model);
+    int32_t lowest = lr__graph_find_linear(graph, stats->modules[0]);
+    lr_status status =
+        lr__gradients_add(gradients, graph->blocks[lowest / LR__BLOCK_LINEARS].attention_norm);
+    lr__graph_drop(graph);
+    return status;
+}
 
-static lr_status run_passes(lr_session *session, const lr__gradients *gradients, const int32_t *ids,
-                            int64_t windows, int32_t window, int32_t *rows) {
+static lr_status run_passes(lessons *l, lr_session *session, const lr__gradients *gradients,
+                            const int32_t *ids, int64_t windows) {
     lr_segment segments[LR__BATCH_WINDOWS];
-    int32_t at_once = *rows;
+    int32_t at_once = l->rows;
     for (int64_t first = 0; first < windows; first += at_once) {
         lr__loss_sums sums;
-        *rows = lr__windows_fill(segments, ids, first, windows, at_once, window);
+        l->rows = lr__windows_fill(segments, ids, first, windows, at_once, l->window);
         const lr__lesson lesson = {.gradients = gradients,
                                    .temperature = 1,
-                                   .scale = (double)*rows * (window - 1)}; /* of the sum */
-        lr_status status = lr__session_learn(session, segments, *rows, &lesson, &sums);
+                                   .scale = (double)l->rows * (l->window - 1)}; /* of the sum */
+        lr_status status = lr__session_learn(session, segments, l->rows, &lesson, &sums);
         if (status >= 0)
-            status = lr__progress(session->model->ctx, "collect", first + *rows, windows);
+            status = lr__progress(l->stats->model->ctx, "collect", first + l->rows, windows);
         if (status < 0) return status;
     }
     return LR_OK;
 }
 
-lr_status lr__lessons_run(const lr_model *model, lr_hooks *hooks, int32_t lowest,
-                          const int32_t *ids, int64_t windows, int32_t window, int32_t *rows) {
-    lr_status status = LR_OK;
-    lr_session *session = NULL;
-    lr__gradients gradients = {0};
-    lr__graph *graph = lr__model_graph(model);
-    LR_FAIL_IF(window < 2, LR_E_INVALID, "gradients: window %d, expected 2 or more", window);
-    *rows = lr__windows_at_once(model, window, windows);
-    if (*rows > lr__windows_of_lesson(window)) *rows = lr__windows_of_lesson(window);
-    LR_TRY(lr__gradients_add(&gradients, graph->blocks[lowest].attention_norm));
-    LR_TRY(lr__windows_session(&session, model, *rows, window, hooks));
-    status = run_passes(session, &gradients, ids, windows, window, rows);
-done:
-    lr_session_free(session);
-    lr__gradients_clear(&gradients);
-    lr__graph_drop(graph);
-    return status;
-}
-
-/* ---- modules ---- */
-
-static int32_t lowest_block(const lr_stats *stats) {
-    lr__graph *graph = lr__model_graph(stats->model);
-    int32_t lowest = lr__graph_find_linear(graph, stats->modules[0]) / LR__BLOCK_LINEARS;
-    lr__graph_drop(graph);
-    return lowest;
-}
-
 lr_status lr__lessons_count(lr_stats *stats, lr_hooks *hooks, const int32_t *ids, int64_t windows,
                             int32_t window, double weight) {
     lr_status status = LR_OK;
+    lr_session *session = NULL;
+    lr__gradients gradients = {0};
     lessons l = {.stats = stats, .window = window, .weight = weight};
+    LR_FAIL_IF(window < 2, LR_E_INVALID, "gradients: window %d, expected 2 or more", window);
+    l.rows = lr__windows_at_once(stats->model, window, windows);
+    if (l.rows > lr__windows_of_lesson(window)) l.rows = lr__windows_of_lesson(window);
     LR_TRY(lr_hook_add(hooks, stats->pattern, LR_BEFORE_BACKWARD, observe, &l, NULL));
-    status =
-        lr__lessons_run(stats->model, hooks, lowest_block(stats), ids, windows, window, &l.rows);
+    LR_TRY(train_lowest(&gradients, stats));
+    LR_TRY(lr__windows_session(&session, stats->model, l.rows, window, hooks));
+    status = run_passes(&l, session, &gradients, ids, windows);
 done:
+    lr_session_free(session);
+    lr__gradients_clear(&gradients);
     return status;
 }

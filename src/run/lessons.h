@@ -4,12 +4,6 @@
 
 #include "compress/stats.h"
 
-/* Runs windows forward and backward in sessions with `hooks`; what leaves block `lowest` and those
- * above gets derivatives of a window's summed loss of the next token. *rows is the number of
- * windows of the pass while hooks run. Nothing of the model changes. */
-lr_status lr__lessons_run(const lr_model *model, lr_hooks *hooks, int32_t lowest,
-                          const int32_t *ids, int64_t windows, int32_t window, int32_t *rows);
-
 /* Runs windows forward and backward in sessions with `hooks`, to which it adds its own, and counts
  * the derivatives of each with `weight`. Nothing of the model changes. */
 lr_status lr__lessons_count(lr_stats *stats, lr_hooks *hooks, const int32_t *ids, int64_t windows,

@@ -8,13 +8,10 @@
 #include "run/batches.h"
 #include "run/refine.h"
 #include "run/stream_loss.h"
-#include "run/stream_norm.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { NORM_TOKENS = 16384 };
 
 static const lr_refine_opts cpu = {.size = sizeof cpu,
                                    .pattern = "*",
@@ -90,7 +87,7 @@ done:
 
 static lr_status check_opts(const lr_refine_opts *o) {
     if (!o->pattern || o->epochs < 1 || o->batch < 1 || o->batch > LR__BATCH_WINDOWS ||
-        o->window < 1 || o->loss < LR_STREAM_RELATIVE || o->loss > LR_STREAM_FISHER ||
+        o->window < 1 || o->loss < LR_STREAM_RELATIVE || o->loss > LR_STREAM_COSINE ||
         o->patience < 0)
         return lr__fail(LR_E_INVALID,
                         "refinement: epochs %d, batch %d of at most %d, window %d, loss %d, "
@@ -133,18 +130,9 @@ done:
     return status;
 }
 
-/* Where derivatives are read, those of so many tokens tell enough. */
-static lr_status make_norms(lr__refining *r) {
-    int64_t windows = (NORM_TOKENS + r->opts.window - 1) / r->opts.window;
-    if (r->opts.loss != LR_STREAM_FISHER) return LR_OK;
-    return lr__stream_norms(&r->norms, r->teacher, r->ids,
-                            windows < r->learnt ? windows : r->learnt, r->opts.window);
-}
-
 static lr_status prepare(lr__refining *r) {
     lr_status status = LR_OK;
     size_t numbers = (size_t)r->opts.batch * (size_t)r->opts.window * (size_t)r->hidden;
-    LR_TRY(make_norms(r));
     LR_TRY(make_streams(r));
     LR_TRY(lr__new(&r->segments, (size_t)r->opts.batch, sizeof *r->segments));
     LR_TRY(lr__new(&r->order, (size_t)r->learnt, sizeof *r->order));
@@ -176,8 +164,6 @@ static void clear(lr__refining *r) {
         lr__aligned_free(r->compared[d].slope);
     }
     lr__aligned_free(r->x);
-    lr__aligned_free(r->norms);
-    lr__arena_clear(&r->arena);
     lr__free(r->segments);
     lr__free(r->order);
     lr_model_free(r->draft);

@@ -2,7 +2,6 @@
 #ifndef LR_RUN_REFINE_H
 #define LR_RUN_REFINE_H
 
-#include "base/arena.h"
 #include "base/spill.h"
 #include "model/session.h"
 
@@ -14,12 +13,11 @@ typedef struct lr__refining lr__refining;
 
 /* What leaves a block, and what should. */
 typedef struct lr__comparison {
-    lr__refining *r;
+    const lr__refining *r;
     float *target, *slope; /* [a step's tokens, hidden]; slope is of the loss */
     double weight;         /* of the loss */
     double scale;          /* of the derivative of one token's loss, 0: it is not wanted */
     double loss;           /* its sum over tokens, weighted */
-    const float *norm;     /* of LR_STREAM_FISHER, behind the block compared */
     int32_t hooks[2];      /* registered now, 0: none */
 } lr__comparison;
 
@@ -38,8 +36,6 @@ struct lr__refining {
     lr__spill *dense[1 + LR__REFINE_DEPTHS]; /* what enters it in the dense model, and what leaves
                                      it and the next one there; the last NULL without look-ahead */
     lr__comparison compared[LR__REFINE_DEPTHS];
-    float *norms; /* [layers][hidden, hidden] of LR_STREAM_FISHER; NULL: another loss */
-    lr__arena arena;
     lr_segment *segments;
     float *x;       /* [a batch's tokens, hidden] */
     int64_t *order; /* of the windows that are learnt */

@@ -5,7 +5,6 @@
 #include "run/batches.h"
 #include "run/refine.h"
 #include "run/stream_loss.h"
-#include "run/stream_norm.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -19,19 +18,10 @@ static const double warm_up_share = 0.1, final_share = 0.1;
 
 static lr_status compare(const lr_hook_event *event, void *user) {
     lr__comparison *c = user;
-    lr__refining *r = c->r;
-    const float *y = event->output.data;
-    int64_t tokens = event->output.shape[0];
-    float *slope = c->scale != 0 ? c->slope : NULL;
-    lr_status status = LR_OK;
-    double loss;
-    if (c->norm)
-        status = lr__stream_fisher(&r->draft->ctx->device, &r->arena, c->norm, tokens, r->hidden, y,
-                                   c->target, c->scale, slope, &loss);
-    else
-        loss = lr__stream_loss(r->opts.loss, tokens, r->hidden, y, c->target, c->scale, slope);
-    if (status >= 0) c->loss += c->weight * loss;
-    return status;
+    c->loss += c->weight * lr__stream_loss(c->r->opts.loss, event->output.shape[0], c->r->hidden,
+                                           event->output.data, c->target, c->scale,
+                                           c->scale != 0 ? c->slope : NULL);
+    return LR_OK;
 }
 
 static lr_status push(const lr_hook_event *event, void *user) {
@@ -55,7 +45,6 @@ static lr_status watch(lr__refining *r) {
     for (int32_t d = 0; d < r->depths; d++) {
         lr__comparison *c = &r->compared[d];
         snprintf(name, sizeof name, "model.layers.%d", r->layer + d);
-        if (r->norms) c->norm = r->norms + (r->layer + d) * r->hidden * r->hidden;
         LR_TRY(lr_hook_add(r->hooks, name, LR_AFTER_FORWARD, compare, c, &c->hooks[0]));
         LR_TRY(lr_hook_add(r->hooks, name, LR_BEFORE_BACKWARD | LR_HOOK_CHANGES, push, c,
                            &c->hooks[1]));
