@@ -87,13 +87,15 @@ static json_t *describe_texts(const recovery *r) {
 /* All that decides what the run does; NULL when memory is out. */
 static json_t *settings_of(const recovery *r, const cli_job *job) {
     json_t *keep = keep_settings(&r->keep);
-    json_t *all = json_pack(
-        "{s:s, s:s?, s:s, s:i, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I}",
-        "model", job->model_path, "teacher", r->teacher_path, "method", methods[r->method],
-        "window", r->samples.window, "text", describe_texts(r), "epochs", r->epochs, "steps",
-        r->steps, "batch", r->batch, "step-window", r->window, "loss", r->loss, "patience",
-        r->patience, "train", r->learner, "refine-lr", r->refine_rate, "lr", r->rate, "look-ahead",
-        r->look_ahead, "dense-inputs", r->dense_inputs, "seed", (json_int_t)(job->seed >> 1));
+    json_t *all = json_pack("{s:s, s:s?, s:s, s:i, s:i, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, "
+                            "s:f, s:f, s:f, s:f, s:I}",
+                            "model", job->model_path, "teacher", r->teacher_path, "method",
+                            methods[r->method], "samples", r->samples.counted, "window",
+                            r->samples.window, "text", describe_texts(r), "epochs", r->epochs,
+                            "steps", r->steps, "batch", r->batch, "step-window", r->window, "loss",
+                            r->loss, "patience", r->patience, "train", r->learner, "refine-lr",
+                            r->refine_rate, "lr", r->rate, "look-ahead", r->look_ahead,
+                            "dense-inputs", r->dense_inputs, "seed", (json_int_t)(job->seed >> 1));
     if (!keep || !all || json_object_update(all, keep)) {
         json_decref(all);
         all = NULL;
@@ -168,6 +170,8 @@ static int close_form(recovery *r, cli_job *job) {
     TRY(job_stage(job, "factorise"));
     TRY(report_status(lr_compress(r->model, r->plan, r->stats, &opts, note_module, r),
                       WHILE_WORKING));
+    lr_stats_free(r->stats); /* what follows needs the room */
+    r->stats = NULL;
     TRY(judge(r, "closed form", r->model));
 done:
     return code;
