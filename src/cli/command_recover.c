@@ -370,7 +370,7 @@ int command_recover(cli_job *job) {
                   .batch = 4,
                   .window = 256,
                   .refine_rate = 2e-4,
-                  .rate = 1e-4};
+                  .rate = 2.5e-5};
     int code;
     r.keep.allocation = r.method = NOT_GIVEN;
     r.samples.samples = 0; /* not given */
@@ -389,7 +389,7 @@ int command_recover(cli_job *job) {
             .least = 2),
         ARG("refine-lr", ARG_REAL, &r.refine_rate, "X",
             "learning rate of block refinement [default 2e-4]", .above = 1),
-        ARG("lr", ARG_REAL, &r.rate, "X", "learning rate from end to end [default 1e-4]",
+        ARG("lr", ARG_REAL, &r.rate, "X", "learning rate from end to end [default 2.5e-5]",
             .above = 1),
         ARG("loss", ARG_CHOICE, &r.loss, "NAME",
             "of block refinement: relative, squares or cosine [default relative]",
