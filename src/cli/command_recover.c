@@ -327,10 +327,10 @@ done:
     return code;
 }
 
-/* What sees the loss in factorising sees it in sharing too. */
-static int usual_allocation(int method, int is_shared_out) {
-    if (!is_shared_out) return KEEP_UNIFORM;
-    return method == METHOD_KFAC ? KEEP_FIRST_ORDER : KEEP_AUTO;
+/* What sees the loss in factorising sees it in sharing too; shared factors want equal ranks. */
+static int usual_allocation(const recovery *r, int is_shared_out) {
+    if (!is_shared_out || !strcmp(keep_storages[r->keep.storage], "shared")) return KEEP_UNIFORM;
+    return r->method == METHOD_KFAC ? KEEP_FIRST_ORDER : KEEP_AUTO;
 }
 
 static int check(recovery *r) {
@@ -349,7 +349,7 @@ static int check(recovery *r) {
         return report_fail(CODE_USAGE, "--epochs 0 and --steps 0: nothing to do; the command "
                                        "compress makes the closed form alone");
     if (r->method == NOT_GIVEN) r->method = METHOD_KFAC;
-    if (k->allocation == NOT_GIVEN) r->keep.allocation = usual_allocation(r->method, is_shared_out);
+    if (k->allocation == NOT_GIVEN) r->keep.allocation = usual_allocation(r, is_shared_out);
     if (!r->teacher_path) TRY(keep_check(k, NULL));
     if (k->allocation != KEEP_AUTO) TRY(keep_check_allocation(k));
     r->samples.match = k->match;

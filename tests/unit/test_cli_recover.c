@@ -174,6 +174,8 @@ START_TEST(the_usual_factors_are_those_of_the_loss) {
     ck_assert_mem_eq(usual, named, bytes);
     RUN_JSON(BRIEF(scratch_path("other"), "--method", "pca", "--allocation", "first-order"));
     ck_assert(weights(scratch_path("other"), other, ROOM) != bytes || memcmp(usual, other, bytes));
+    RUN_JSON(BRIEF(scratch_path("shared"), "--storage", "shared"));
+    ck_assert_double_le(cli_number("kept_linear"), 0.7);
     RUN_JSON(BRIEF(scratch_path("exact"), "--method", "qr", "--allocation", "uniform"));
     ck_assert_double_le(cli_number("kept_linear"), 0.7);
 }
