@@ -58,7 +58,7 @@ LR_API lr_status lr_stats_attach(lr_stats *stats, lr_hooks *hooks, double weight
  * @param ids    @p count token ids
  * @param count  number of ids
  * @param window tokens of each window, with gradients 2 or more; a shorter rest is left out
- * @param weight of this text, positive
+ * @param weight of this text, from 1e-100 to 1e100, as everywhere here
  * @return LR_E_INVALID when the text is shorter than one window
  */
 LR_API lr_status lr_stats_collect(lr_stats *stats, const int32_t *ids, size_t count, int32_t window,

@@ -26,8 +26,10 @@ typedef struct lr_train_opts {
     double temperature;       /**< as lr_learn_opts::temperature */
     const char *checkpoint;   /**< file of lr_optimizer_save(), written every so many steps, once
                                    the loss on the windows of the step after is known to be finite,
-                                   and at the end or when cancelled; when it exists, training goes
-                                   on from it, bit for bit as if it had never stopped; NULL: none */
+                                   at the end, and where the function of lr_train() cancels (the
+                                   context's progress leaves the last that was due); when it exists,
+                                   training goes on from it, bit for bit as if it had never stopped;
+                                   NULL: none */
     int64_t checkpoint_every; /**< steps; default 50 */
     double hidden;            /**< adds so much of the loss of hidden states: the mean over blocks
                                    and tokens of |x - t|^2 / |t|^2, with x what leaves a block of

@@ -39,7 +39,7 @@ int choice_begin(cli_choice *c, const lr_model *model) {
     for (int32_t i = 0; i < c->texts.count; i++)
         TRY(load(&c->held[i], c, &reader, c->texts.items[i]));
     if (!c->texts.count)
-        TRY(texts_write(&c->held[0].tokens, model, TEXTS_SEED_JUDGE, c->windows, c->window));
+        TRY(texts_write(&c->held[0].tokens, model, TEXTS_SEED_CHOOSE, c->windows, c->window));
 done:
     return code;
 }
@@ -120,7 +120,7 @@ static int judge_text(json_t *texts, double *kl, const cli_choice *c, const held
                       WHILE_WORKING));
     *kl += result.kl / c->count;
     const char *name = held->path ? held->path : "self-text";
-    TRY(report_put(text, "text", report_text(name, strlen(name))));
+    TRY(report_put(text, "text", report_name(name)));
     TRY(report_count(text, "windows", result.windows));
     TRY(report_real(text, "kl", result.kl));
     TRY(report_real(text, "perplexity", result.perplexity));

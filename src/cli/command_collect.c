@@ -33,7 +33,7 @@ int command_collect(cli_job *job) {
     TRY(samples_collect(&samples, job, model, &stats));
     TRY(job_stage(job, "save"));
     TRY(report_status(lr_stats_save(stats, out, job->force), WHILE_WRITING));
-    TRY(report_put(job->result, "out", report_text(out, strlen(out))));
+    TRY(report_put(job->result, "out", report_name(out)));
     TRY(job_end_stages(job));
     TRY(job_report(job));
 done:

@@ -180,7 +180,7 @@ done:
 }
 
 static int put_path(json_t *result, const char *key, const char *path) {
-    return path ? report_put(result, key, report_text(path, strlen(path))) : CODE_DONE;
+    return path ? report_put(result, key, report_name(path)) : CODE_DONE;
 }
 
 /* What was asked for. */
@@ -233,7 +233,7 @@ static int run(compression *c, cli_job *job) {
     TRY(report_put(job->result, "sequential", json_string(sequentials[c->sequential])));
     TRY(report_count(job->result, "factorised", c->done));
     TRY(report_put(job->result, "modules", json_incref(c->modules)));
-    TRY(report_put(job->result, "out", report_text(c->out, strlen(c->out))));
+    TRY(report_put(job->result, "out", report_name(c->out)));
     TRY(put_path(job->result, "report", c->report_path));
     TRY(job_end_stages(job));
     TRY(write_report(c, job));

@@ -60,7 +60,7 @@ static int run(conversion *c, cli_job *job) {
     TRY(put_sizes(c, job, &before));
     TRY(report_put(job->result, "form", json_string(c->to_gguf ? "gguf" : "folder")));
     TRY(report_put(job->result, "dtype", json_string(lr_dtype_name(job_dtype(job)))));
-    TRY(report_put(job->result, "out", report_text(c->out, strlen(c->out))));
+    TRY(report_put(job->result, "out", report_name(c->out)));
     TRY(job_end_stages(job));
 done:
     return code;

@@ -220,7 +220,7 @@ static int put_request(const distilling *d, json_t *result) {
     TRY(report_put(result, "stream", json_string(streams[d->stream])));
     TRY(report_count(result, "steps", d->steps));
     TRY(distill_log_put(&d->log, result));
-    TRY(report_put(result, "out", report_text(d->out, strlen(d->out))));
+    TRY(report_put(result, "out", report_name(d->out)));
 done:
     return code;
 }

@@ -92,7 +92,7 @@ int command_info(cli_job *job) {
     TRY(job_begin(job, NULL, 0));
     TRY(job_start(job));
     TRY(job_open(job, &model, job->model_path));
-    TRY(report_put(job->result, "model", report_text(job->model_path, strlen(job->model_path))));
+    TRY(report_put(job->result, "model", report_name(job->model_path)));
     TRY(put_sizes(job->result, model));
     TRY(put_modules(job->result, model));
     TRY(put_config(job->result, model));

@@ -82,9 +82,8 @@ static int run(planning *p, cli_job *job) {
     TRY(report_status(lr_plan_save(p->plan, p->out, job->force), WHILE_WRITING));
     TRY(keep_report(result, p->plan, p->model));
     TRY(put_ranks(result, p->plan));
-    TRY(report_put(result, "out", report_text(p->out, strlen(p->out))));
-    if (p->keep.measured)
-        TRY(report_put(result, "weights", report_text(p->keep.measured, strlen(p->keep.measured))));
+    TRY(report_put(result, "out", report_name(p->out)));
+    if (p->keep.measured) TRY(report_put(result, "weights", report_name(p->keep.measured)));
     TRY(job_end_stages(job));
 done:
     return code;

@@ -87,15 +87,15 @@ static json_t *describe_texts(const recovery *r) {
 /* All that decides what the run does; NULL when memory is out. */
 static json_t *settings_of(const recovery *r, const cli_job *job) {
     json_t *keep = keep_settings(&r->keep);
-    json_t *all = json_pack("{s:s, s:s?, s:s, s:i, s:i, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, "
-                            "s:f, s:f, s:f, s:f, s:I}",
-                            "model", job->model_path, "teacher", r->teacher_path, "method",
-                            methods[r->method], "samples", r->samples.counted, "window",
-                            r->samples.window, "text", describe_texts(r), "epochs", r->epochs,
-                            "steps", r->steps, "batch", r->batch, "step-window", r->window, "loss",
-                            r->loss, "patience", r->patience, "train", r->learner, "refine-lr",
-                            r->refine_rate, "lr", r->rate, "look-ahead", r->look_ahead,
-                            "dense-inputs", r->dense_inputs, "seed", (json_int_t)(job->seed >> 1));
+    json_t *all = json_pack(
+        "{s:o, s:o, s:s, s:i, s:i, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, "
+        "s:f, s:f, s:f, s:f, s:I, s:i, s:b}",
+        "model", report_name(job->model_path), "teacher", report_name(r->teacher_path), "method",
+        methods[r->method], "samples", r->samples.counted, "window", r->samples.window, "text",
+        describe_texts(r), "epochs", r->epochs, "steps", r->steps, "batch", r->batch, "step-window",
+        r->window, "loss", r->loss, "patience", r->patience, "train", r->learner, "refine-lr",
+        r->refine_rate, "lr", r->rate, "look-ahead", r->look_ahead, "dense-inputs", r->dense_inputs,
+        "seed", (json_int_t)job->seed, "dtype", job->dtype, "bf16", job->bf16);
     if (!keep || !all || json_object_update(all, keep)) {
         json_decref(all);
         all = NULL;
@@ -263,8 +263,7 @@ static int save(recovery *r, cli_job *job) {
     lr_model *written = NULL;
     int code;
     TRY(job_stage(job, "save"));
-    TRY(work_save(&r->work));
-    TRY(job_save(job, r->model, r->out));
+    TRY(work_save(&r->work, job, r->model, r->out));
     if (r->steps) TRY(train_log_save(&r->course.log, r->out));
     if (r->steps) TRY(train_log_draw(&r->course.log, r->out));
     work_done(&r->work);
@@ -321,7 +320,7 @@ static int run(recovery *r, cli_job *job) {
     TRY(report_put(job->result, "stages", json_incref(r->stages)));
     TRY(train_log_put(&r->course.log, job->result));
     TRY(report_put(job->result, "blocks", json_incref(r->blocks)));
-    TRY(report_put(job->result, "out", report_text(r->out, strlen(r->out))));
+    TRY(report_put(job->result, "out", report_name(r->out)));
     TRY(job_end_stages(job));
 done:
     return code;
@@ -333,21 +332,42 @@ static int usual_allocation(const recovery *r, int is_shared_out) {
     return r->method == METHOD_KFAC ? KEEP_FIRST_ORDER : KEEP_AUTO;
 }
 
+/* Options of a stage that is left out are refused; what else is not given becomes usual. */
+static int check_stages(recovery *r) {
+    int is_refined = r->refine_rate > 0 || r->loss >= 0 || r->look_ahead >= 0 ||
+                     r->dense_inputs >= 0 || r->patience >= 0;
+    if (!r->epochs && !r->steps)
+        return report_fail(CODE_USAGE, "--epochs 0 and --steps 0: nothing to do; the command "
+                                       "compress makes the closed form alone");
+    if (!r->epochs && is_refined)
+        return report_fail(CODE_USAGE, "--epochs 0: expected none of --refine-lr, --loss, "
+                                       "--look-ahead, --dense-inputs and --patience beside it");
+    if (!r->steps && r->rate > 0)
+        return report_fail(CODE_USAGE, "--steps 0: expected no --lr beside it");
+    if (r->refine_rate <= 0) r->refine_rate = 2e-4;
+    if (r->rate <= 0) r->rate = 2.5e-5;
+    if (r->loss < 0) r->loss = LR_STREAM_RELATIVE;
+    if (r->look_ahead < 0) r->look_ahead = 0;
+    if (r->dense_inputs < 0) r->dense_inputs = 0;
+    if (r->patience < 0) r->patience = 0;
+    return CODE_DONE;
+}
+
 static int check(recovery *r) {
     int code;
     const cli_keep *k = &r->keep;
     int is_shared_out = k->linear > 0 || k->model > 0 || k->bytes;
     int is_sized = is_shared_out || k->ranks;
-    int is_shaped = k->match || k->storage || k->allocation >= 0 || k->weights || r->method >= 0;
+    int is_shaped = k->match || k->storage || k->allocation >= 0 || k->weights || k->floor >= 0 ||
+                    r->method >= 0;
     if (r->teacher_path && (is_sized || is_shaped))
-        return report_fail(
-            CODE_USAGE,
-            "--teacher: the model is factorised already, expected no "
-            "%s beside it",
-            is_sized ? "--keep" : "--match, --storage, --method, --allocation or --weights");
-    if (!r->epochs && !r->steps)
-        return report_fail(CODE_USAGE, "--epochs 0 and --steps 0: nothing to do; the command "
-                                       "compress makes the closed form alone");
+        return report_fail(CODE_USAGE,
+                           "--teacher: the model is factorised already, expected no "
+                           "%s beside it",
+                           is_sized ? "--keep"
+                                    : "--match, --storage, --method, --allocation, --floor "
+                                      "or --weights");
+    TRY(check_stages(r));
     if (r->method == NOT_GIVEN) r->method = METHOD_KFAC;
     if (k->allocation == NOT_GIVEN) r->keep.allocation = usual_allocation(r, is_shared_out);
     if (!r->teacher_path) TRY(keep_check(k, NULL));
@@ -368,11 +388,10 @@ int command_recover(cli_job *job) {
                   .epochs = 2,
                   .steps = 100,
                   .batch = 4,
-                  .window = 256,
-                  .refine_rate = 2e-4,
-                  .rate = 2.5e-5};
+                  .window = 256};
     int code;
-    r.keep.allocation = r.method = NOT_GIVEN;
+    r.keep.allocation = r.method = r.loss = r.patience = NOT_GIVEN;
+    r.look_ahead = r.dense_inputs = NOT_GIVEN;
     r.samples.samples = 0; /* not given */
     const arg options[] = {
         ARG("out", ARG_TEXT, &r.out, "DIR", "folder to write", .required = 1),

@@ -32,20 +32,25 @@ typedef struct teaching {
 static json_t *settings_of(const teaching *t, const cli_job *job) {
     uint64_t hash = texts_hash(TEXTS_HASH, &t->texts.tokens), judged = TEXTS_HASH;
     json_t *patterns = json_array();
+    int failed = !patterns;
     for (int32_t i = 0; t->course.trials.every && i < t->evals.texts.count; i++)
         judged = texts_hash(judged, &t->evals.tokens[i]);
     for (int32_t i = 0; i < t->patterns.count; i++)
-        json_array_append_new(patterns, json_string(t->patterns.items[i]));
-    return json_pack("{s:s, s:s?, s:o, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, "
-                     "s:f, s:f, s:i, s:b, s:I, s:I}",
-                     "model", job->model_path, "teacher", t->teacher_path, "train", patterns,
-                     "tokens", (json_int_t)t->texts.tokens.count, "text", (json_int_t)(hash >> 1),
-                     "rule", t->rule, "schedule", t->schedule, "steps", t->steps, "batch", t->batch,
-                     "window", t->window, "warm-up", t->warm_up, "lr", t->rate, "weight-decay",
-                     t->weight_decay, "clip", t->clip, "alpha", t->alpha, "temperature",
-                     t->temperature, "hidden", t->hidden, "eval-every", t->course.trials.every,
-                     "keep-best", t->course.trials.keeps_best, "eval", (json_int_t)(judged >> 1),
-                     "seed", (json_int_t)(job->seed >> 1));
+        failed |= json_array_append_new(patterns, report_name(t->patterns.items[i]));
+    if (failed) {
+        json_decref(patterns);
+        return NULL;
+    }
+    return json_pack("{s:o, s:o, s:o, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, "
+                     "s:f, s:f, s:i, s:b, s:I, s:I, s:b}",
+                     "model", report_name(job->model_path), "teacher", report_name(t->teacher_path),
+                     "train", patterns, "tokens", (json_int_t)t->texts.tokens.count, "text",
+                     (json_int_t)(hash >> 1), "rule", t->rule, "schedule", t->schedule, "steps",
+                     t->steps, "batch", t->batch, "window", t->window, "warm-up", t->warm_up, "lr",
+                     t->rate, "weight-decay", t->weight_decay, "clip", t->clip, "alpha", t->alpha,
+                     "temperature", t->temperature, "hidden", t->hidden, "eval-every",
+                     t->course.trials.every, "keep-best", t->course.trials.keeps_best, "eval",
+                     (json_int_t)(judged >> 1), "seed", (json_int_t)job->seed, "bf16", job->bf16);
 }
 
 /* ---- the run ---- */
@@ -95,10 +100,9 @@ done:
     return code;
 }
 
-static int save(const teaching *t, const cli_job *job) {
+static int save(teaching *t, const cli_job *job) {
     int code;
-    TRY(work_save(&t->work));
-    TRY(job_save(job, t->model, t->out));
+    TRY(work_save(&t->work, job, t->model, t->out));
     TRY(train_log_save(&t->course.log, t->out));
     TRY(train_log_draw(&t->course.log, t->out));
     work_done(&t->work);
@@ -145,7 +149,7 @@ static int run(teaching *t, cli_job *job) {
     TRY(train_trials_put(&t->course.trials, &t->course.log, job->result));
     TRY(report_count(job->result, "tokens", (int64_t)t->texts.tokens.count));
     TRY(put_steps(t, job->result));
-    TRY(report_put(job->result, "out", report_text(t->out, strlen(t->out))));
+    TRY(report_put(job->result, "out", report_name(t->out)));
     TRY(job_end_stages(job));
 done:
     lr_model_free(written);
@@ -160,8 +164,7 @@ int command_train(cli_job *job) {
                   .course = {.checkpoint_every = 50},
                   .rate = 1e-4,
                   .clip = 1,
-                  .alpha = 1,
-                  .temperature = 1,
+                  .alpha = -1, /* not given, as the temperature */
                   .evals = EVALS_DEFAULT};
     int code;
     const arg options[] = {
@@ -215,6 +218,11 @@ int command_train(cli_job *job) {
     TRY(JOB_BEGIN(job, options));
     if (t.hidden > 0 && !t.teacher_path)
         TRY(report_fail(CODE_USAGE, "--hidden: expected --teacher"));
+    if ((t.alpha >= 0 || t.temperature > 0) && !t.teacher_path)
+        TRY(report_fail(CODE_USAGE, "--%s: expected --teacher",
+                        t.alpha >= 0 ? "alpha" : "temperature"));
+    if (t.alpha < 0) t.alpha = 1;
+    if (t.temperature <= 0) t.temperature = 1;
     if (t.course.trials.keeps_best && !t.course.trials.every)
         TRY(report_fail(CODE_USAGE, "--keep-best: expected --eval-every"));
     TRY(work_open(&t.work, job, t.out));

@@ -60,7 +60,7 @@ done:
 
 static int put(json_t *all, const char *path, const lr_eval_result *before,
                const lr_eval_result *after) {
-    json_t *name = report_text(path, strlen(path)), *about = json_object();
+    json_t *name = report_name(path), *about = json_object();
     int code = name && about ? CODE_DONE : report_nomem();
     TRY(code);
     TRY(report_count(about, "tokens", after->tokens));
@@ -87,7 +87,7 @@ int evals_judge(const cli_evals *e, int32_t index, const lr_model *model, const 
 }
 
 json_t *evals_about(const json_t *evaluations, const char *path) {
-    json_t *name = report_text(path, strlen(path));
+    json_t *name = report_name(path);
     json_t *about = name ? json_object_get(evaluations, json_string_value(name)) : NULL;
     json_decref(name);
     return about;
@@ -111,7 +111,7 @@ done:
 }
 
 static int put_alone(json_t *into, const char *path, const lr_eval_result *found, int is_beside) {
-    json_t *name = report_text(path, strlen(path)), *about = json_object();
+    json_t *name = report_name(path), *about = json_object();
     int code = name && about ? CODE_DONE : report_nomem();
     TRY(code);
     TRY(report_real(about, "perplexity", found->perplexity));

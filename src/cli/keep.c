@@ -40,14 +40,22 @@ int keep_check(const cli_keep *k, const char *const *plan) {
         return report_fail(CODE_USAGE, "--allocation: nothing to share out beside --ranks, "
                                        "expected --keep, --keep-model or --keep-bytes");
     if (has_plan) return check_plan(k);
+    if (k->allocation != KEEP_UNIFORM && !strcmp(keep_storages[k->storage], "shared"))
+        return report_fail(CODE_USAGE,
+                           "--storage shared: its factors want equal ranks, expected --allocation "
+                           "uniform");
+    if (k->allocation == KEEP_UNIFORM && (k->weights || k->floor >= 0))
+        return report_fail(CODE_USAGE, "--%s: the allocation uniform has none",
+                           k->weights ? "weights" : "floor");
     return plan ? keep_check_allocation(k) : CODE_DONE;
 }
 
 json_t *keep_settings(const cli_keep *k) {
-    return json_pack("{s:f, s:f, s:I, s:s?, s:s?, s:s?, s:s, s:s, s:f}", "keep", k->linear,
-                     "keep-model", k->model, "keep-bytes", (json_int_t)k->bytes, "ranks", k->ranks,
-                     "match", k->match, "weights", k->weights, "storage", keep_storages[k->storage],
-                     "allocation", keep_allocations[k->allocation], "floor", k->floor);
+    return json_pack("{s:f, s:f, s:I, s:o, s:o, s:o, s:s, s:s, s:f}", "keep", k->linear,
+                     "keep-model", k->model, "keep-bytes", (json_int_t)k->bytes, "ranks",
+                     report_name(k->ranks), "match", report_name(k->match), "weights",
+                     report_name(k->weights), "storage", keep_storages[k->storage], "allocation",
+                     keep_allocations[k->allocation], "floor", k->floor);
 }
 
 static int is_path(const char *given) {

@@ -43,6 +43,8 @@ int report_count(json_t *object, const char *key, int64_t value);
 int report_pair(json_t *object, const char *key, int64_t before, int64_t after);
 /* Bytes as a string; what is not UTF-8 becomes U+FFFD, one for each maximal invalid part. */
 json_t *report_text(const char *bytes, size_t count);
+/* The same of a C string; NULL becomes null. */
+json_t *report_name(const char *text);
 
 /* Prints the result: one line of JSON, or aligned lines for people. */
 int report_print(const json_t *result, int as_json);

@@ -44,3 +44,7 @@ json_t *report_text(const char *bytes, size_t count) {
     free(text);
     return value;
 }
+
+json_t *report_name(const char *text) {
+    return text ? report_text(text, strlen(text)) : json_null();
+}

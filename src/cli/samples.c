@@ -60,7 +60,7 @@ static int put_text(json_t *texts, const sample_text *item, int32_t window) {
     json_t *text = json_object();
     int code;
     if (json_array_append_new(texts, text)) return report_nomem();
-    TRY(report_put(text, "text", report_text(item->path, strlen(item->path))));
+    TRY(report_put(text, "text", report_name(item->path)));
     TRY(report_real(text, "weight", item->weight));
     TRY(report_count(text, "windows", (int64_t)(item->tokens.count / (size_t)window)));
 done:

@@ -15,8 +15,9 @@ static double tick_step(double range) {
 
 static void put_ticks(const svg_chart *chart, const svg_axis *axis,
                       void (*tick)(const svg_chart *, double, const char *)) {
-    double step = tick_step(axis->most - axis->least);
-    for (double at = ceil(axis->least / step) * step; at <= axis->most; at += step) {
+    double step = tick_step(axis->most - axis->least), first = ceil(axis->least / step);
+    for (int i = 0; i <= 2 * TICKS && (first + i) * step <= axis->most; i++) {
+        double at = (first + i) * step;
         char text[32];
         snprintf(text, sizeof text, "%.*f", step < 1 ? (int)-floor(log10(step) + 1e-9) : 0, at);
         tick(chart, at, text);

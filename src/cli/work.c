@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static const char settings_name[] = "settings.json";
+
 int work_name(char **path, const char *out) {
     size_t room = strlen(out) + sizeof "..lowrank-work", length = strlen(out);
     while (length > 1 && out[length - 1] == '/') length--;
@@ -34,6 +36,19 @@ void work_remove(const char *path) {
     rmdir(path);
 }
 
+/* Whether a folder has entries beside the file of that name. */
+static int holds_more_than(const char *path, const char *name) {
+    DIR *folder = opendir(path);
+    const struct dirent *entry;
+    int found = 0;
+    if (!folder) return 0;
+    while (!found && (entry = readdir(folder)))
+        found = strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") &&
+                strcmp(entry->d_name, name);
+    closedir(folder);
+    return found;
+}
+
 static int exists(const char *path) {
     struct stat info;
     return !stat(path, &info);
@@ -43,10 +58,11 @@ int work_open(cli_work *w, cli_job *job, const char *out) {
     int code;
     TRY(work_name(&w->folder, out));
     if (asprintf(&w->checkpoint, "%s/checkpoint.safetensors", w->folder) < 0 ||
-        asprintf(&w->settings, "%s/settings.json", w->folder) < 0 ||
+        asprintf(&w->settings, "%s/%s", w->folder, settings_name) < 0 ||
         asprintf(&w->saving, "%s/saving", w->folder) < 0)
         return report_nomem();
-    if (w->resume && exists(w->saving)) job->force = 1;
+    w->was_saving = w->resume && exists(w->saving);
+    if (w->was_saving) job->force = 1;
     code = job_check_output(job, out);
 done:
     return code;
@@ -81,28 +97,46 @@ done:
     return code;
 }
 
-int work_begin(const cli_work *w, const cli_job *job, json_t *settings) {
+/* Whether lr_compress_texts() has left its blocks there. */
+static int holds_blocks(const cli_work *w) {
+    char *path = NULL;
+    int found = asprintf(&path, "%s/work.json", w->folder) >= 0 && exists(path);
+    free(path);
+    return found;
+}
+
+static int make_folder(const cli_work *w, const cli_job *job, const json_t *settings) {
+    int code;
+    if (exists(w->settings) && !job->force)
+        return report_fail(CODE_FAILED,
+                           "%s: holds an unfinished run; --resume goes on with it, "
+                           "--force begins anew",
+                           w->folder);
+    if (holds_blocks(w) && !job->force)
+        return report_fail(
+            CODE_FAILED, "%s: holds unfinished work of compress; --force takes it away", w->folder);
+    work_remove(w->folder);
+    if (mkdir(w->folder, 0777))
+        return report_fail(CODE_FAILED, "%s: %s", w->folder, strerror(errno));
+    TRY(write_settings(w, settings));
+done:
+    return code;
+}
+
+int work_begin(cli_work *w, const cli_job *job, json_t *settings) {
     int code = settings ? CODE_DONE : report_nomem();
     TRY(code);
-    if (exists(w->settings) && w->resume) {
+    if (exists(w->settings) && w->resume)
         TRY(compare_settings(w, settings));
-    } else if (exists(w->settings) && !job->force) {
-        TRY(report_fail(CODE_FAILED,
-                        "%s: holds an unfinished run; --resume goes on with it, "
-                        "--force begins anew",
-                        w->folder));
-    } else {
-        work_remove(w->folder);
-        if (mkdir(w->folder, 0777))
-            TRY(report_fail(CODE_FAILED, "%s: %s", w->folder, strerror(errno)));
-        TRY(write_settings(w, settings));
-    }
+    else
+        TRY(make_folder(w, job, settings));
+    w->is_held = 1;
 done:
     json_decref(settings);
     return code;
 }
 
-int work_save(const cli_work *w) {
+static int mark_saving(const cli_work *w) {
     staged_file file = {0};
     int code;
     TRY(staged_begin(&file, w->saving, 1));
@@ -112,12 +146,25 @@ done:
     return code;
 }
 
-void work_done(const cli_work *w) {
+/* An output that came to be meanwhile, or that was not written, is nobody's to replace. */
+int work_save(const cli_work *w, const cli_job *job, const lr_model *model, const char *out) {
+    int code;
+    TRY(job_check_output(job, out));
+    TRY(mark_saving(w));
+    code = job_save(job, model, out);
+    if (code && !w->was_saving) unlink(w->saving);
+done:
+    return code;
+}
+
+void work_done(cli_work *w) {
     unlink(w->saving); /* first: from here on the output is whole */
     work_remove(w->folder);
+    w->is_held = 0;
 }
 
 void work_end(cli_work *w) {
+    if (w->is_held && !holds_more_than(w->folder, settings_name)) work_remove(w->folder);
     free(w->folder);
     free(w->checkpoint);
     free(w->settings);

@@ -12,6 +12,8 @@ void work_remove(const char *path);
 /* The folder of a run that learns, and its files. */
 typedef struct cli_work {
     int32_t resume;
+    int32_t is_held;    /* by this run, from work_begin() on */
+    int32_t was_saving; /* the interrupted run was, so what is there of the output is its own */
     char *folder, *checkpoint, *settings, *saving;
 } cli_work;
 
@@ -23,10 +25,11 @@ typedef struct cli_work {
 int work_open(cli_work *w, cli_job *job, const char *out);
 /* Makes the folder, or finds that of an interrupted run of the same settings: these, taken over,
  * are all that decides what the run does. NULL settings: memory ran out. */
-int work_begin(const cli_work *w, const cli_job *job, json_t *settings);
-/* From here to work_done() the output may be there and not yet whole. */
-int work_save(const cli_work *w);
-void work_done(const cli_work *w);
+int work_begin(cli_work *w, const cli_job *job, json_t *settings);
+/* Saves the model. From here to work_done() the output may be there and not yet whole. */
+int work_save(const cli_work *w, const cli_job *job, const lr_model *model, const char *out);
+void work_done(cli_work *w);
+/* Frees; a folder that holds nothing to go on from goes too. */
 void work_end(cli_work *w);
 
 #endif

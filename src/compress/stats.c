@@ -106,6 +106,8 @@ int32_t lr__stats_index(const lr_stats *stats, const char *module) {
     return -1;
 }
 
+int lr__stats_weighs(double weight) { return weight >= 1e-100 && weight <= 1e100; }
+
 lr_status lr__stats_find(const lr_stats *stats, const char *module, int32_t *index) {
     *index = lr__stats_index(stats, module);
     if (*index >= 0) return LR_OK;
@@ -213,7 +215,7 @@ done:
 
 lr_status lr_stats_add(lr_stats *stats, const lr_stats *other, double weight) {
     lr_status status = LR_OK;
-    if (!stats || !other || stats == other || !(weight > 0) || !isfinite(weight))
+    if (!stats || !other || stats == other || !lr__stats_weighs(weight))
         return lr__fail(LR_E_INVALID, "lr_stats_add: two statistics and a positive weight needed");
     LR_TRY(check_addend(stats, other));
     LR_TRY(make_room(stats, other));

@@ -25,6 +25,9 @@ struct lr_stats {
     lr__arena arena;
 };
 
+/* Whether a weight is one by which sums neither overflow nor vanish. */
+int lr__stats_weighs(double weight);
+
 /* -1 when the module is not watched. */
 int32_t lr__stats_index(const lr_stats *stats, const char *module);
 lr_status lr__stats_find(const lr_stats *stats, const char *module, int32_t *index);

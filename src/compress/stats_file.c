@@ -162,23 +162,29 @@ static const lr__stored *find_part(const lr__stats_reader *r, const char *module
     return lr__stored_find(r->list, name);
 }
 
+lr_status lr__stats_check_part(const lr__stats_reader *r, const char *module, const char *part,
+                               int64_t count) {
+    const lr__stored *stored = find_part(r, module, part);
+    if (!stored) return lr__fail(LR_E_NOTFOUND, "%s: no tensor %s.%s", r->path, module, part);
+    if (stored->dtype != LR_F64 || stored->ndim != 1 || stored->shape[0] != count)
+        return lr__fail(LR_E_SHAPE, "%s: %s.%s: expected %lld numbers of f64", r->path, module,
+                        part, (long long)count);
+    return LR_OK;
+}
+
 lr_status lr__stats_read_part(const lr__stats_reader *r, const char *module, const char *part,
                               double *out, int64_t count, double scale) {
-    char name[NAME_SIZE];
-    snprintf(name, sizeof name, "%s.%s", module, part);
-    const lr__stored *stored = lr__stored_find(r->list, name);
-    if (!stored) return lr__fail(LR_E_NOTFOUND, "%s: no tensor %s", r->path, name);
-    if (stored->dtype != LR_F64 || stored->ndim != 1 || stored->shape[0] != count)
-        return lr__fail(LR_E_SHAPE, "%s: %s: expected %lld numbers of f64", r->path, name,
-                        (long long)count);
-    memcpy(out, stored->data, (size_t)count * sizeof *out);
+    lr_status status = LR_OK;
+    LR_TRY(lr__stats_check_part(r, module, part, count));
+    memcpy(out, find_part(r, module, part)->data, (size_t)count * sizeof *out);
     for (int64_t i = 0; i < count; i++) {
         out[i] *= scale;
-        if (!isfinite(out[i]))
-            return lr__fail(LR_E_NUMERIC, "%s: %s: number %lld is not finite with its weight",
-                            r->path, name, (long long)i);
+        LR_FAIL_IF(!isfinite(out[i]), LR_E_NUMERIC,
+                   "%s: %s.%s: number %lld is not finite with its weight", r->path, module, part,
+                   (long long)i);
     }
-    return LR_OK;
+done:
+    return status;
 }
 
 /* The packed rows of a root that stand at its beginning go to their places. */
@@ -216,7 +222,7 @@ static lr_status read_input(const lr__stats_reader *r, const json_t *input) {
     lr_status status = LR_OK;
     LR_TRY(lr__json_int(input, "tokens", &tokens, r->path));
     LR_TRY(lr__json_real(input, "weight", &weight, r->path));
-    LR_FAIL_IF(tokens < 1 || tokens > LR__COUNTED_MOST || !(weight > 0) || !isfinite(weight) ||
+    LR_FAIL_IF(tokens < 1 || tokens > LR__COUNTED_MOST || !lr__stats_weighs(weight) ||
                    !json_array_size(modules),
                LR_E_FORMAT, "%s: an input of %lld tokens and weight %g", r->path, (long long)tokens,
                weight);

@@ -21,7 +21,10 @@ typedef struct lr__stats_reader {
     const char *path;
 } lr__stats_reader;
 
-/* LR_E_NOTFOUND, LR_E_SHAPE or LR_E_NUMERIC for a tensor that is not as declared. */
+/* LR_E_NOTFOUND or LR_E_SHAPE for a tensor that is not as declared. */
+lr_status lr__stats_check_part(const lr__stats_reader *r, const char *module, const char *part,
+                               int64_t count);
+/* The same, and LR_E_NUMERIC. */
 lr_status lr__stats_read_part(const lr__stats_reader *r, const char *module, const char *part,
                               double *out, int64_t count, double scale);
 

@@ -145,12 +145,15 @@ static lr_status read_item(const lr__stats_reader *r, const json_t *item) {
     LR_TRY(lr__json_int(item, "tokens", &tokens, r->path));
     LR_TRY(lr__json_real(item, "weight", &weight, r->path));
     LR_FAIL_IF(windows < 1 || windows > LR__COUNTED_MOST || tokens < 1 ||
-                   tokens > LR__COUNTED_MOST || !(weight > 0) || !isfinite(weight),
+                   tokens > LR__COUNTED_MOST || !lr__stats_weighs(weight),
                LR_E_FORMAT, "%s: %s: gradients of %lld windows, %lld tokens and weight %g", r->path,
                module, (long long)windows, (long long)tokens, weight);
     lr__slopes *s = &stats->slopes[index];
     LR_FAIL_IF(s->fisher_in, LR_E_FORMAT, "%s: gradients of %s stand twice", r->path, module);
-    LR_TRY(lr__slopes_new(s, stats->outs[index], stats->sizes[index]));
+    int64_t out = stats->outs[index], packed = out * (out + 1) / 2;
+    /* before there is room for it: a head would have a matrix of its vocabulary */
+    LR_TRY(lr__stats_check_part(r, module, gram_name, packed));
+    LR_TRY(lr__slopes_new(s, out, stats->sizes[index]));
     s->windows = windows;
     s->weight = s->outputs.weight = weight;
     s->outputs.tokens = tokens;

@@ -1,6 +1,7 @@
 /* Batches of windows. */
 #include "run/batches.h"
 
+#include "compress/stats.h"
 #include "model/model.h"
 
 #include <math.h>
@@ -52,8 +53,9 @@ lr_status lr__texts_check(const lr_text *texts, int32_t count) {
         const lr_text *t = &texts[i];
         if (!t->ids || t->window < 1 || t->count > INT64_MAX / 8)
             return lr__fail(LR_E_INVALID, "text %d: windows of %d tokens", i, t->window);
-        if (!(t->weight > 0) || !isfinite(t->weight))
-            return lr__fail(LR_E_INVALID, "text %d: weight %g, expected above 0", i, t->weight);
+        if (!lr__stats_weighs(t->weight))
+            return lr__fail(LR_E_INVALID, "text %d: weight %g, expected 1e-100 to 1e100", i,
+                            t->weight);
         if (windows_of(t) < 1)
             return lr__fail(LR_E_INVALID, "text %d of %zu tokens holds no window of %d", i,
                             t->count, t->window);

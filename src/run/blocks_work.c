@@ -33,6 +33,7 @@ static void run_hash(const lr__blocks *b, char out[LR__HASH_SIZE]) {
     lr__model_hash(b->model, model);
     hash_text(&state, model);
     hash_text(&state, b->opts.method);
+    XXH3_128bits_update(&state, &b->model->ctx->opts.seed, sizeof b->model->ctx->opts.seed);
     XXH3_128bits_update(&state, &b->sequential, sizeof b->sequential);
     XXH3_128bits_update(&state, &b->opts.blend, sizeof b->opts.blend);
     hash_text(&state, b->opts.statistic ? b->opts.statistic : "");

@@ -54,8 +54,9 @@ static lr_status observe(const lr_hook_event *event, void *user) {
 lr_status lr_stats_attach(lr_stats *stats, lr_hooks *hooks, double weight) {
     lr_status status;
     lr__observer *observer = NULL;
-    if (!stats || !hooks || !(weight > 0) || !isfinite(weight))
-        return lr__fail(LR_E_INVALID, "lr_stats_attach: statistics, hooks and a positive weight");
+    if (!stats || !hooks || !lr__stats_weighs(weight))
+        return lr__fail(LR_E_INVALID,
+                        "lr_stats_attach: statistics, hooks and a weight from 1e-100 to 1e100");
     status = lr__new(&observer, 1, sizeof *observer);
     if (status < 0) return status;
     observer->stats = stats;
@@ -87,7 +88,7 @@ lr_status lr_stats_collect(lr_stats *stats, const int32_t *ids, size_t count, in
     lr_status status = LR_OK;
     lr_hooks *hooks = NULL;
     lr_session *session = NULL;
-    if (!stats || !ids || window < 1 || !(weight > 0) || !isfinite(weight))
+    if (!stats || !ids || window < 1 || !lr__stats_weighs(weight))
         return lr__fail(LR_E_INVALID, "lr_stats_collect: window %d, weight %g", window, weight);
     int64_t windows = (int64_t)(count / (size_t)window);
     if (windows < 1)

@@ -68,6 +68,7 @@ static lr_status run_blocks(lr__refining *r, lr_refine_fn fn, void *user) {
     for (int32_t d = 0; d < ahead - 1; d++)
         LR_TRY(lr__refine_move(r, r->runner, d, r->dense[d], r->dense[d + 1]));
     for (r->layer = 0; r->layer < r->layers; r->layer++) {
+        r->done = r->layer * lr__refine_work(r);
         if (r->layer + ahead <= r->layers)
             LR_TRY(lr__refine_move(r, r->runner, r->layer + ahead - 1, r->dense[ahead - 1],
                                    r->dense[ahead]));
@@ -78,7 +79,8 @@ static lr_status run_blocks(lr__refining *r, lr_refine_fn fn, void *user) {
         if (r->layer + 1 < r->layers)
             LR_TRY(lr__refine_move(r, r->learner, r->layer, r->behind, r->behind));
         turn_streams(r);
-        LR_TRY(lr__progress(r->draft->ctx, "refine", r->layer + 1, r->layers));
+        r->done = (r->layer + 1) * lr__refine_work(r);
+        LR_TRY(lr__refine_tell(r, 0));
     }
     LR_FAIL_IF(!trained, LR_E_NOTFOUND, "no parameter of a block matches \"%s\"", r->opts.pattern);
 done:

@@ -40,10 +40,15 @@ struct lr__refining {
     float *x;       /* [a batch's tokens, hidden] */
     int64_t *order; /* of the windows that are learnt */
     int32_t depths; /* blocks whose output is compared now */
+    int64_t done;   /* windows, in the unit of a forward through one block */
     lr_refine_event event;
 };
 
 size_t lr__refine_window_bytes(const lr__refining *r);
+/* What a block takes at most, in the unit of `done`. */
+int64_t lr__refine_work(const lr__refining *r);
+/* Tells of so much more that is done. */
+lr_status lr__refine_tell(lr__refining *r, int64_t windows);
 /* Moves a stream of all windows through one block of a session's model. Tokens enter block 0. */
 lr_status lr__refine_move(lr__refining *r, lr_session *session, int32_t layer,
                           const lr__spill *from, lr__spill *to);

@@ -59,6 +59,17 @@ size_t lr__refine_window_bytes(const lr__refining *r) {
     return (size_t)r->opts.window * (size_t)r->hidden * sizeof(float);
 }
 
+/* The streams move twice; a window that is learnt takes a forward and a backward of twice that. */
+int64_t lr__refine_work(const lr__refining *r) {
+    int64_t judged = r->learnt < r->windows ? r->windows - r->learnt : r->windows;
+    return 2 * r->windows + (r->opts.epochs + 1) * judged + 3 * r->opts.epochs * r->learnt;
+}
+
+lr_status lr__refine_tell(lr__refining *r, int64_t windows) {
+    r->done += windows;
+    return lr__progress(r->draft->ctx, "refine", r->done, r->layers * lr__refine_work(r));
+}
+
 static float *window_of(const lr__refining *r, float *rows, int32_t index) {
     return rows + (size_t)index * (size_t)r->opts.window * (size_t)r->hidden;
 }
@@ -73,6 +84,7 @@ lr_status lr__refine_move(lr__refining *r, lr_session *session, int32_t layer,
         if (layer) LR_TRY(lr__spill_read(from, (size_t)w * bytes, r->x, (size_t)count * bytes));
         LR_TRY(lr_session_blocks(session, r->segments, count, layer, layer + 1, r->x));
         LR_TRY(lr__spill_write(to, (size_t)w * bytes, r->x, (size_t)count * bytes));
+        LR_TRY(lr__refine_tell(r, count));
     }
 done:
     return status;
@@ -125,6 +137,7 @@ static lr_status judge(lr__refining *r, double *loss) {
         LR_TRY(lr_session_blocks(r->learner, r->segments, count, r->layer, r->layer + r->depths,
                                  r->x));
         sum += take_loss(r);
+        LR_TRY(lr__refine_tell(r, count));
     }
     *loss = sum / ((double)judged * r->opts.window);
     LR_FAIL_IF(!isfinite(*loss), LR_E_NUMERIC, "block %d, step %lld: the loss is not finite",
@@ -161,6 +174,7 @@ static lr_status run_epoch(lr__refining *r, int32_t epoch) {
         status = lr_optimizer_step(r->optimizer, NULL);
         if (status < 0) lr__fail_in(status, "block %d", r->layer);
         LR_TRY(status);
+        LR_TRY(lr__refine_tell(r, 3 * (int64_t)count));
     }
 done:
     return status;

@@ -13,11 +13,13 @@ static const char *text_path(void) {
     return path = scratch_write("text", words, used);
 }
 
-#define RECOVER(out, epochs, steps)                                                              \
+#define PARTS(out, epochs, steps)                                                                \
     "recover", cli_model(), "--out", out, "--text", text_path(), "--eval", text_path(),          \
         "--eval-windows", "4", "--window", "16", "--step-window", "16", "--batch", "8",          \
         "--samples", "256", "--self-text", "0", "--epochs", epochs, "--steps", steps, "--dtype", \
-        "f32", "--lr", "0.0002", "--refine-lr", "0.001"
+        "f32"
+#define RECOVER(out, epochs, steps) \
+    PARTS(out, epochs, steps), "--lr", "0.0002", "--refine-lr", "0.001"
 
 static const json_t *stage(size_t index, const char *name) {
     const json_t *about = json_array_get(cli_member("stages"), index);
@@ -151,6 +153,8 @@ START_TEST(runs_go_on_as_they_began) {
     RUN_FAILS(2, "another --window;", RESUME("0.6", "--window", "32"));
     RUN_FAILS(2, "another --text;", RESUME("0.6", "--text", weighted));
     RUN_FAILS(2, "another --lr;", RESUME("0.6", "--lr", "1"));
+    RUN_FAILS(2, "another --seed;", RESUME("0.6", "--seed", "1"));
+    RUN_FAILS(2, "another --dtype;", RESUME("0.6", "--dtype", "bf16"));
     ck_assert(!cli_exists(out));
 }
 END_TEST
@@ -234,7 +238,18 @@ START_TEST(what_makes_no_sense_is_refused) {
     RUN_FAILS(2, "expected exactly one", RECOVER(out, "1", "1"));
     RUN_FAILS(2, "factorised already", RECOVER(out, "1", "1"), "--keep", "0.6", "--teacher",
               cli_model());
-    RUN_FAILS(2, "nothing to do", RECOVER(out, "0", "0"), "--teacher", cli_model());
+    RUN_FAILS(2, "nothing to do", PARTS(out, "0", "0"), "--teacher", cli_model());
+    RUN_FAILS(2, "--epochs 0: expected none", PARTS(out, "0", "1"), "--keep", "0.6", "--loss",
+              "cosine");
+    RUN_FAILS(2, "--epochs 0: expected none", PARTS(out, "0", "1"), "--keep", "0.6", "--patience",
+              "0");
+    RUN_FAILS(2, "--steps 0: expected no --lr", PARTS(out, "1", "0"), "--keep", "0.6", "--lr", "1");
+    RUN_FAILS(2, "want equal ranks", PARTS(out, "1", "1"), "--keep", "0.6", "--storage", "shared",
+              "--allocation", "first-order");
+    RUN_FAILS(2, "--weights: the allocation", PARTS(out, "1", "1"), "--keep", "0.6", "--storage",
+              "shared", "--weights", "{}");
+    RUN_FAILS(2, "--floor: the allocation", PARTS(out, "1", "1"), "--keep", "0.6", "--allocation",
+              "uniform", "--floor", "0.5");
     ck_assert(!cli_exists(out));
 }
 END_TEST

@@ -195,9 +195,54 @@ START_TEST(unfinished_runs_are_not_lost) {
     cli_wait(0);
     RUN_FAILS(1, "--resume goes on with it", TRAIN(out, "100000"));
     RUN_FAILS(2, "another --steps", TRAIN(out, "7"), "--resume");
+    RUN_FAILS(2, "another --seed", TRAIN(out, "100000"), "--resume", "--seed", "1");
     ck_assert_int_eq(access(work, F_OK), 0);
     RUN_JSON(TRAIN(out, "7"), "--force");
     ck_assert_int_ne(access(work, F_OK), 0);
+}
+END_TEST
+
+/* What comes to be at the output's place during a run is not the run's. */
+START_TEST(outputs_of_others_are_left) {
+    char rooms[2][600];
+    const char *out = lasting_path(rooms[0], "taught");
+    const char *settings = lasting_path(rooms[1], ".taught.lowrank-work/settings.json");
+    START(TRAIN(out, "300"), "--quiet");
+    while (access(settings, F_OK)) ck_assert_int_eq(waitpid(run.pid, NULL, WNOHANG), 0);
+    ck_assert_int_eq(mkdir(out, 0700), 0);
+    cli_wait(1);
+    ck_assert_int_eq(run.code, 1);
+    ck_assert_ptr_nonnull(strstr(run.err, "exists; --force"));
+    RUN_FAILS(1, "exists; --force", TRAIN(out, "300"), "--resume");
+    ck_assert_int_eq(rmdir(out), 0); /* it is as empty as it was */
+    RUN_JSON(TRAIN(out, "300"), "--resume");
+    ck_assert_int_eq(lines_of(out, "losses.csv"), 301);
+}
+END_TEST
+
+START_TEST(work_of_other_commands_is_left) {
+    char room[600];
+    const char *out = scratch_path("taught"), *blocks;
+    ck_assert_int_eq(mkdir(scratch_path(".taught.lowrank-work"), 0700), 0);
+    blocks = scratch_write(".taught.lowrank-work/work.json", "{}", 2);
+    snprintf(room, sizeof room, "%s", blocks);
+    RUN_FAILS(1, "unfinished work of compress", TRAIN(out, "5"));
+    RUN_FAILS(1, "unfinished work of compress", TRAIN(out, "5"), "--resume");
+    ck_assert_int_eq(access(room, F_OK), 0);
+    RUN_JSON(TRAIN(out, "5"), "--force");
+    ck_assert_int_ne(access(room, F_OK), 0);
+}
+END_TEST
+
+/* A name need not be UTF-8. */
+START_TEST(names_are_bytes) {
+    char room[600];
+    const char *model = lasting_path(room, "m\xe9"
+                                           "del");
+    ck_assert_int_eq(symlink(realpath(cli_model(), NULL), model), 0);
+    RUN_JSON("train", model, "--text", text_path(), "--out", scratch_path("taught"), "--steps", "2",
+             "--window", "16");
+    RUN_FAILS(3, "no parameter", TRAIN(scratch_path("other"), "2"), "--train", "\xff*");
 }
 END_TEST
 
@@ -340,6 +385,9 @@ END_TEST
 START_TEST(what_makes_no_sense_is_refused) {
     const char *out = scratch_path("taught");
     RUN_FAILS(3, "no parameter", TRAIN(out, "5"), "--train", "nothing.of.this.name");
+    ck_assert_int_ne(access(scratch_path(".taught.lowrank-work"), F_OK), 0);
+    RUN_FAILS(2, "--alpha: expected --teacher", TRAIN(out, "5"), "--alpha", "0.5");
+    RUN_FAILS(2, "--temperature: expected --teacher", TRAIN(out, "5"), "--temperature", "2");
     RUN_FAILS(2, "--steps", TRAIN(out, "0"));
     RUN_FAILS(2, "expected --teacher", TRAIN(out, "5"), "--hidden", "1");
     RUN_FAILS(2, "expected --eval-every", TRAIN(out, "5"), "--keep-best");
@@ -363,6 +411,9 @@ Suite *cli_train_suite(void) {
     tcase_add_test(tests, cancelled_trials_are_made_up);
     tcase_add_test(tests, runs_killed_in_saving_are_completed);
     tcase_add_test(tests, unfinished_runs_are_not_lost);
+    tcase_add_test(tests, outputs_of_others_are_left);
+    tcase_add_test(tests, work_of_other_commands_is_left);
+    tcase_add_test(tests, names_are_bytes);
     tcase_add_test(tests, lines_of_json_are_texts);
     tcase_add_loop_test(tests, bad_lines_are_named, 0, sizeof bad / sizeof *bad);
     tcase_add_test(tests, long_lines_are_refused);

@@ -436,6 +436,43 @@ START_TEST(cancelling_leaves_the_student) {
 }
 END_TEST
 
+typedef struct progress {
+    int64_t calls, stop_at, done, total;
+} progress;
+
+static int32_t tell(const char *stage, int64_t done, int64_t total, void *user) {
+    progress *p = user;
+    ck_assert_str_eq(stage, "refine");
+    ck_assert_int_ge(done, p->done);
+    ck_assert_int_le(done, total);
+    p->done = done;
+    p->total = total;
+    return ++p->calls == p->stop_at;
+}
+
+/* Progress is told behind each batch, so that a long block can be left. */
+START_TEST(blocks_can_be_left) {
+    progress p = {0};
+    course c = {0};
+    lr_refine_opts opts = options();
+    lr_ctx *ctx = tiny_ctx(1);
+    lr_model_free(student);
+    lr_model_free(teacher);
+    ctx->opts.progress = tell;
+    ctx->opts.progress_user = &p;
+    CHECK_OK(lr_model_open(&teacher, ctx, golden_model(name), NULL));
+    CHECK_OK(lr_model_clone(&student, teacher));
+    lr_ctx_free(ctx);
+    refined(student, &opts);
+    ck_assert_int_eq(p.done, p.total);
+    ck_assert_int_gt(p.calls, 2 * WINDOWS / opts.batch);
+    p = (progress){.stop_at = 60};
+    CHECK_FAILS(lr_refine(student, teacher, ids, IDS, &opts, note, &c), LR_E_CANCELLED,
+                "refine: cancelled");
+    ck_assert_int_eq(c.count, 0);
+}
+END_TEST
+
 /* A run that ended behind block 0, and one that goes on from there. */
 START_TEST(interrupted_runs_go_on) {
     lr_refine_opts opts = options();
@@ -500,6 +537,7 @@ Suite *refine_suite(void) {
     tcase_add_test(tests, presets_differ);
     tcase_add_test(tests, wrong_requests_are_refused);
     tcase_add_test(tests, cancelling_leaves_the_student);
+    tcase_add_test(tests, blocks_can_be_left);
     tcase_add_test(tests, interrupted_runs_go_on);
     tcase_add_test(tests, losses_that_are_not_finite_are_named);
     suite_add_tcase(suite, tests);

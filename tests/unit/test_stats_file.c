@@ -93,12 +93,15 @@ END_TEST
 typedef struct hostile {
     const char *format, *version, *inputs, *dtype, *leader;
     int64_t gram, mean, poisoned; /* numbers of the gram and of the mean; place of a NaN from 1 */
-    int has_huge;                 /* the fourth number is 1e9 */
+    int has_huge;                 /* the fourth number is 1e250 */
+    const char *gradients;        /* NULL: none */
     int vectors;                  /* how many of the parts there are */
 } hostile;
 
 #define INPUT(modules, tokens, weight) \
     "[{\\\"modules\\\":[" modules "],\\\"tokens\\\":" tokens ",\\\"weight\\\":" weight "}]"
+#define GRADIENT(module, weight) \
+    "[{\\\"module\\\":" module ",\\\"windows\\\":1,\\\"tokens\\\":5,\\\"weight\\\":" weight "}]"
 #define MODULE(name) "\\\"model.layers.0." name "\\\""
 
 static const char *hostile_write(const hostile *h) {
@@ -110,9 +113,11 @@ static const char *hostile_write(const hostile *h) {
     char *header = bytes + 8;
     int used =
         snprintf(header, ROOM / 2,
-                 "{\"__metadata__\":{\"format\":\"%s\",\"version\":\"%s\",\"inputs\":\"%s\"}",
+                 "{\"__metadata__\":{\"format\":\"%s\",\"version\":\"%s\",\"inputs\":\"%s\"%s%s%s}",
                  h->format ? h->format : "lowrank-stats", h->version ? h->version : "1",
-                 h->inputs ? h->inputs : INPUT(MODULE("self_attn.q_proj"), "5", "1.0"));
+                 h->inputs ? h->inputs : INPUT(MODULE("self_attn.q_proj"), "5", "1.0"),
+                 h->gradients ? ",\"gradients\":\"" : "", h->gradients ? h->gradients : "",
+                 h->gradients ? "\"" : "");
     for (int p = 0; p < (h->vectors ? h->vectors : 4); p++) {
         int64_t count = p == 0 ? gram : p == 1 && h->mean ? h->mean : HIDDEN;
         used += snprintf(
@@ -126,7 +131,7 @@ static const char *hostile_write(const hostile *h) {
     uint64_t length = (uint64_t)used;
     memcpy(bytes, &length, 8);
     for (int64_t i = 0; i < at / 8; i++) {
-        double value = h->poisoned == i + 1 ? NAN : h->has_huge && i == 3 ? 1e9 : 1;
+        double value = h->poisoned == i + 1 ? NAN : h->has_huge && i == 3 ? 1e250 : 1;
         memcpy(header + used + i * 8, &value, 8);
     }
     return scratch_write("hostile", bytes, (size_t)(8 + used + at));
@@ -211,7 +216,13 @@ START_TEST(test_hostile) {
         {{.inputs = INPUT(Q, "5", "0")}, LR_E_FORMAT, "weight 0"},
         {{.inputs = INPUT(Q, "5", "-1")}, LR_E_FORMAT, "weight -1"},
         {{.inputs = INPUT(Q, "5", "1e999")}, LR_E_FORMAT, "hostile"},
-        {{.inputs = INPUT(Q, "5", "1e308"), .has_huge = 1},
+        {{.inputs = INPUT(Q, "5", "1e-310")}, LR_E_FORMAT, "weight 1e-310"},
+        {{.inputs = INPUT(Q, "5", "1e308")}, LR_E_FORMAT, "weight 1e+308"},
+        {{.gradients = GRADIENT(Q, "1e-310")}, LR_E_FORMAT, "weight 1e-310"},
+        {{.gradients = GRADIENT(Q, "1")},
+         LR_E_NOTFOUND,
+         "no tensor model.layers.0.self_attn.q_proj.gradient_gram"},
+        {{.inputs = INPUT(Q, "5", "1e100"), .has_huge = 1},
          LR_E_NUMERIC,
          "gram: number 3 is not finite"},
         {{.inputs = INPUT("", "5", "1")}, LR_E_FORMAT, "an input of 5 tokens"},
