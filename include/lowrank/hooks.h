@@ -35,15 +35,17 @@ typedef struct lr_hook_event {
                                   a forward */
     int64_t step;            /**< forwards of this session before this one */
     lr_tensor input;         /**< [tokens, in] LR_F32; before forward a LR_HOOK_CHANGES hook may
-                                  write it, and modules of the same input all see the change. After
-                                  backward the derivative by it, of all modules that read it
-                                  together; data is NULL where nothing below is trained */
+                                  write it, and modules of the same input all see the change. Before
+                                  backward what it was in the forward; after backward the derivative
+                                  by it, of all modules that read it together; data is NULL where
+                                  nothing below is trained */
     lr_tensor output;        /**< [tokens, out] LR_F32; after forward a LR_HOOK_CHANGES hook may
                                   write it; data is NULL before forward, and for "lm_head" while a
                                   loss is computed, where logits never exist as a whole. Before and
                                   after backward the derivative by it, which a LR_HOOK_CHANGES hook
-                                  may write before; what such hooks did to values in the forward
-                                  counts as a constant shift */
+                                  may write before, and which is gone (NULL) behind a block; what
+                                  such hooks did to values in the forward counts as a constant
+                                  shift */
     const int32_t *tokens;   /**< token ids of the step, one for each row of input */
     const int32_t *positions; /**< their positions */
 } lr_hook_event;

@@ -52,7 +52,7 @@ typedef struct lr_learn_result {
 
 /**
  * A forward and a backward pass over segments: gradients of the mean loss are added to those of the
- * optimizer. Hooks see both passes.
+ * optimizer. Hooks see both passes, but for those of "lm_head", which is part of the loss.
  * @param session   one of LR_STEP_BATCH and no_cache; likewise the teacher
  * @param segments  @p count of them, of two tokens or more in all
  * @param count     1 .. rows

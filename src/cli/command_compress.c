@@ -173,7 +173,7 @@ static int judge(const compression *c, cli_job *job, const lr_model_info *before
     TRY(job_open(job, &written, c->out));
     TRY(keep_sizes(job->result, before, written));
     if (c->evals.texts.count) TRY(job_stage(job, "evaluate"));
-    TRY(evals_run(&c->evals, job, c->source, written));
+    TRY(evals_run(&c->evals, job, c->source, written, NULL));
 done:
     lr_model_free(written);
     return code;
@@ -282,7 +282,7 @@ int command_compress(cli_job *job) {
             .most = 1),
         ARG("stats", ARG_TEXT, &c.stats_path, "STATS", "statistics from collect, instead of texts"),
         SAMPLES_OPTIONS(&c.samples, "64"),
-        EVALS_OPTIONS(&c.evals),
+        EVALS_OPTIONS(&c.evals, "none"),
         ARG("report", ARG_TEXT, &c.report_path, "FILE.html",
             "page to write: ranks, losses, spectra, and what it cost"),
         ARG("densify", ARG_FLAG, &c.densify, NULL,

@@ -56,7 +56,10 @@ static int load_texts(distilling *d, cli_job *job) {
     int32_t *to;
     size_t tokens = 0;
     int code;
+    d->samples.holds_out = !d->evals.texts.count;
     TRY(samples_load(&d->samples, job, d->model));
+    if (d->samples.holds_out) TRY(samples_hold_out(&d->samples, &d->evals));
+    TRY(evals_write(&d->evals, d->model, d->samples.window, TEXTS_SEED_JUDGE));
     for (int32_t i = 0; i < d->samples.count; i++) {
         tokens += d->samples.whole[i].count;
         d->held += held_of(d, &d->samples.whole[i]);
@@ -242,9 +245,9 @@ static int run(distilling *d, cli_job *job) {
     TRY(save(d, job));
     lr_model_free(d->model); /* the files are what is judged */
     d->model = NULL;
-    if (d->evals.texts.count) TRY(job_stage(job, "evaluate"));
+    TRY(job_stage(job, "evaluate"));
     TRY(job_open(job, &written, d->out));
-    TRY(evals_run(&d->evals, job, d->source, written));
+    TRY(evals_run(&d->evals, job, d->source, written, NULL));
     TRY(put_request(d, job->result));
     TRY(job_end_stages(job));
 done:
@@ -322,7 +325,7 @@ int command_distill(cli_job *job) {
             .least = 1),
         ARG("tail", ARG_FLAG, &d.wants_tail, NULL,
             "with --start svd too: tell the least loss that the rank allows on the text"),
-        EVALS_OPTIONS(&d.evals),
+        EVALS_OPTIONS(&d.evals, EVALS_HELD_OUT),
     };
     TRY(JOB_BEGIN(job, options));
     TRY(check(&d));

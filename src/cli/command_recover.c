@@ -303,8 +303,10 @@ static int run(recovery *r, cli_job *job) {
         r->samples.samples = samples_wanted(r);
         r->samples.counted = SAMPLES_LEAST; /* more tell statistics nothing new */
     }
+    r->samples.holds_out = !r->evals.texts.count;
     TRY(samples_load(&r->samples, job, r->source));
     TRY(join_texts(r));
+    if (r->samples.holds_out) TRY(samples_hold_out(&r->samples, &r->evals));
     TRY(evals_write(&r->evals, r->source, r->samples.window, TEXTS_SEED_JUDGE));
     if (r->steps) TRY(evals_write(&r->held, r->source, r->samples.window, TEXTS_SEED_CHOOSE));
     TRY(work_begin(&r->work, job, settings_of(r, job)));
@@ -422,7 +424,7 @@ int command_recover(cli_job *job) {
         ARG("patience", ARG_INT, &r.patience, "N",
             "epochs without gain behind which a block is finished [default 0: none]"),
         WORK_OPTIONS(&r.work),
-        EVALS_OPTIONS(&r.evals),
+        EVALS_OPTIONS(&r.evals, EVALS_HELD_OUT),
     };
     TRY(JOB_BEGIN(job, options));
     TRY(check(&r));

@@ -17,7 +17,7 @@ typedef struct teaching {
     const char *out, *teacher_path;
     arg_list patterns;
     int32_t keeps_all, rule, schedule, steps, batch, window, warm_up;
-    double rate, weight_decay, clip, alpha, temperature, hidden;
+    double rate, momentum, weight_decay, clip, alpha, temperature, hidden;
     cli_work work;
     train_texts texts;
     cli_evals evals;
@@ -42,7 +42,7 @@ static json_t *settings_of(const teaching *t, const cli_job *job) {
         return NULL;
     }
     return json_pack("{s:o, s:o, s:o, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, "
-                     "s:f, s:f, s:i, s:b, s:I, s:I, s:b}",
+                     "s:f, s:f, s:i, s:b, s:I, s:I, s:b, s:f}",
                      "model", report_name(job->model_path), "teacher", report_name(t->teacher_path),
                      "train", patterns, "tokens", (json_int_t)t->texts.tokens.count, "text",
                      (json_int_t)(hash >> 1), "rule", t->rule, "schedule", t->schedule, "steps",
@@ -50,7 +50,8 @@ static json_t *settings_of(const teaching *t, const cli_job *job) {
                      t->rate, "weight-decay", t->weight_decay, "clip", t->clip, "alpha", t->alpha,
                      "temperature", t->temperature, "hidden", t->hidden, "eval-every",
                      t->course.trials.every, "keep-best", t->course.trials.keeps_best, "eval",
-                     (json_int_t)(judged >> 1), "seed", (json_int_t)job->seed, "bf16", job->bf16);
+                     (json_int_t)(judged >> 1), "seed", (json_int_t)job->seed, "bf16", job->bf16,
+                     "momentum", t->momentum);
 }
 
 /* ---- the run ---- */
@@ -63,6 +64,7 @@ static int make_optimizer(teaching *t, const cli_job *job) {
     opts.rule = t->rule ? LR_SGD : LR_ADAMW;
     opts.schedule = t->schedule;
     opts.learning_rate = t->rate;
+    opts.momentum = t->momentum;
     opts.weight_decay = t->weight_decay;
     opts.warm_up = t->warm_up;
     opts.steps = t->steps;
@@ -72,7 +74,7 @@ static int make_optimizer(teaching *t, const cli_job *job) {
         TRY(report_status(
             lr_optimizer_add_model(t->optimizer, t->model,
                                    t->patterns.count ? t->patterns.items[i] : "*", NULL, &added),
-            WHILE_READING));
+            WHILE_WORKING));
     TRY(report_count(job->result, "trained", lr_optimizer_numbers(t->optimizer)));
 done:
     return code;
@@ -131,8 +133,7 @@ static int run(teaching *t, cli_job *job) {
     t->evals.field = t->texts.field;
     TRY(evals_load(&t->evals, t->model, t->window));
     TRY(train_texts_load(&t->texts, &t->evals, t->model, t->teacher ? t->teacher : t->model));
-    if (t->course.trials.every && !t->evals.texts.count)
-        TRY(report_fail(CODE_USAGE, "--eval-every: expected --text or --eval to judge on"));
+    TRY(evals_write(&t->evals, t->teacher ? t->teacher : t->model, t->window, TEXTS_SEED_JUDGE));
     TRY(work_begin(&t->work, job, settings_of(t, job)));
     TRY(make_optimizer(t, job));
     TRY(job_stage(job, "train"));
@@ -143,9 +144,9 @@ static int run(teaching *t, cli_job *job) {
     lr_model_free(t->model);
     t->optimizer = NULL;
     t->model = NULL;
-    if (t->evals.texts.count) TRY(job_stage(job, "evaluate"));
+    TRY(job_stage(job, "evaluate"));
     TRY(job_open(job, &written, t->out));
-    TRY(evals_run(&t->evals, job, t->teacher ? t->teacher : t->source, written));
+    TRY(evals_run(&t->evals, job, t->source, written, t->teacher));
     TRY(train_trials_put(&t->course.trials, &t->course.log, job->result));
     TRY(report_count(job->result, "tokens", (int64_t)t->texts.tokens.count));
     TRY(put_steps(t, job->result));
@@ -195,11 +196,13 @@ int command_train(cli_job *job) {
         ARG("window", ARG_INT, &t.window, "W", "tokens of each window [default 256]", .least = 2),
         ARG("lr", ARG_REAL, &t.rate, "X", "learning rate [default 1e-4]", .above = 1),
         ARG("rule", ARG_CHOICE, &t.rule, "NAME", "adamw or sgd [default adamw]", .choices = rules),
+        ARG("momentum", ARG_REAL, &t.momentum, "M", "of sgd, below 1 [default 0]", .most = 1),
         ARG("schedule", ARG_CHOICE, &t.schedule, "NAME",
             "constant, linear or cosine, behind the warm-up [default constant]",
             .choices = schedules),
         ARG("warm-up", ARG_INT, &t.warm_up, "N", "steps in which the rate rises [default 0]"),
-        ARG("weight-decay", ARG_REAL, &t.weight_decay, "D", "decoupled [default 0]"),
+        ARG("weight-decay", ARG_REAL, &t.weight_decay, "D",
+            "of adamw decoupled, of sgd part of the gradient [default 0]"),
         ARG("clip", ARG_REAL, &t.clip, "C",
             "most that the norm of the gradients may be, 0: no limit [default 1]"),
         ARG("keep-activations", ARG_FLAG, &t.keeps_all, NULL,
@@ -207,7 +210,7 @@ int command_train(cli_job *job) {
         ARG("checkpoint-every", ARG_INT, &t.course.checkpoint_every, "N",
             "steps between checkpoints [default 50]", .least = 1),
         WORK_OPTIONS(&t.work),
-        EVALS_OPTIONS(&t.evals),
+        EVALS_OPTIONS(&t.evals, EVALS_HELD_OUT),
         ARG("eval-every", ARG_INT, &t.course.trials.every, "N",
             "also judge the model as it stands every so many steps, beside the teacher if there is "
             "one [default 0: only before and after]"),
@@ -223,6 +226,7 @@ int command_train(cli_job *job) {
                         t.alpha >= 0 ? "alpha" : "temperature"));
     if (t.alpha < 0) t.alpha = 1;
     if (t.temperature <= 0) t.temperature = 1;
+    if (t.momentum > 0 && !t.rule) TRY(report_fail(CODE_USAGE, "--momentum: expected --rule sgd"));
     if (t.course.trials.keeps_best && !t.course.trials.every)
         TRY(report_fail(CODE_USAGE, "--keep-best: expected --eval-every"));
     TRY(work_open(&t.work, job, t.out));

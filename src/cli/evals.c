@@ -38,6 +38,24 @@ done:
     return code;
 }
 
+int evals_add(cli_evals *e, const char *path, const int32_t *ids, size_t count) {
+    size_t texts = (size_t)e->texts.count + 1;
+    const char **items = realloc(e->texts.items, texts * sizeof *items);
+    if (items) e->texts.items = items;
+    token_list *tokens = realloc(e->tokens, texts * sizeof *tokens);
+    if (tokens) e->tokens = tokens;
+    int32_t *copy = malloc(count * sizeof *copy);
+    if (!items || !tokens || !copy) {
+        free(copy);
+        return report_nomem();
+    }
+    memcpy(copy, ids, count * sizeof *copy);
+    items[texts - 1] = path;
+    tokens[texts - 1] = (token_list){copy, count};
+    e->texts.count = (int32_t)texts;
+    return CODE_DONE;
+}
+
 int evals_write(cli_evals *e, const lr_model *model, int32_t window, uint64_t seed) {
     if (e->texts.count) return CODE_DONE;
     e->window = texts_window(model, window);
@@ -93,7 +111,22 @@ json_t *evals_about(const json_t *evaluations, const char *path) {
     return about;
 }
 
-int evals_run(const cli_evals *e, cli_job *job, const lr_model *before, const lr_model *after) {
+/* How far the source was from the teacher, and how good the teacher is. */
+static int put_teacher(const cli_evals *e, int32_t index, json_t *about,
+                       const lr_eval_result *source, const lr_model *teacher) {
+    lr_eval_result found = {.size = sizeof found};
+    int code;
+    progress_stage("judge the teacher", 1);
+    TRY(evals_judge(e, index, teacher, NULL, &found));
+    TRY(report_real(about, "kl_before", source->kl));
+    TRY(report_real(about, "agreement_before", source->agreement));
+    TRY(report_real(about, "teacher_perplexity", found.perplexity));
+done:
+    return code;
+}
+
+int evals_run(const cli_evals *e, cli_job *job, const lr_model *before, const lr_model *after,
+              const lr_model *teacher) {
     lr_eval_result source = {.size = sizeof source}, result = {.size = sizeof result};
     json_t *all = e->texts.count ? json_object() : NULL;
     int code = CODE_DONE;
@@ -101,10 +134,11 @@ int evals_run(const cli_evals *e, cli_job *job, const lr_model *before, const lr
     TRY(report_put(job->result, "evaluations", all));
     for (int32_t i = 0; i < e->texts.count; i++) {
         progress_stage("judge the source", 1);
-        TRY(evals_judge(e, i, before, NULL, &source));
+        TRY(evals_judge(e, i, before, teacher, &source));
         progress_stage("judge the result", 1);
-        TRY(evals_judge(e, i, after, before, &result));
+        TRY(evals_judge(e, i, after, teacher ? teacher : before, &result));
         TRY(put(all, e->texts.items[i], &source, &result));
+        if (teacher) TRY(put_teacher(e, i, evals_about(all, e->texts.items[i]), &source, teacher));
     }
 done:
     return code;

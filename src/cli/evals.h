@@ -12,13 +12,19 @@ typedef struct cli_evals {
     token_list *tokens; /* texts.count of them */
 } cli_evals;
 
+/* What commands that learn judge on unless told. */
+#define EVALS_HELD_OUT                                                                      \
+    "the last tenth of each text, which is not learnt from, or text that the model writes " \
+    "itself"
+
 #define EVALS_DEFAULT \
     { .windows = 16 }
 
-#define EVALS_OPTIONS(e)                                                            \
-    ARG("eval", ARG_LIST, &(e)->texts, "FILE",                                      \
-        "text to judge the source and the result on, at its end; may be repeated"), \
-        ARG("eval-windows", ARG_INT, &(e)->windows, "N",                            \
+#define EVALS_OPTIONS(e, usual)                                                                   \
+    ARG("eval", ARG_LIST, &(e)->texts, "FILE",                                                    \
+        "text to judge the source and the result on, at its end; may be repeated [default " usual \
+        "]"),                                                                                     \
+        ARG("eval-windows", ARG_INT, &(e)->windows, "N",                                          \
             "windows taken from the end of each text to judge on [default 16]", .least = 1)
 
 /* Reads the texts, before any long work. `window` as texts_window() takes it. */
@@ -26,13 +32,17 @@ int evals_load(cli_evals *e, const lr_model *model, int32_t window);
 /* Where no text was given, one that the model writes itself, of another seed than what is learnt
  * from. */
 int evals_write(cli_evals *e, const lr_model *model, int32_t window, uint64_t seed);
+/* One more text, of which `path` is kept and the tokens are copied. */
+int evals_add(cli_evals *e, const char *path, const int32_t *ids, size_t count);
 /* Judges one model on one text. */
 int evals_judge(const cli_evals *e, int32_t index, const lr_model *model, const lr_model *reference,
                 lr_eval_result *result);
 /* What evals_run() has put for a text. */
 json_t *evals_about(const json_t *evaluations, const char *path);
-/* Judges both models and puts "evaluations" into the result, if there are texts. */
-int evals_run(const cli_evals *e, cli_job *job, const lr_model *before, const lr_model *after);
+/* Judges both models and puts "evaluations" into the result, if there are texts. Distances are from
+ * the teacher, who is judged too, or, where that is NULL, from `before`. */
+int evals_run(const cli_evals *e, cli_job *job, const lr_model *before, const lr_model *after,
+              const lr_model *teacher);
 /* One model on all texts, by itself or beside a reference, as {"FILE": {"perplexity": ...}}. */
 int evals_put(const cli_evals *e, const lr_model *model, const lr_model *reference, json_t *into);
 void evals_end(cli_evals *e);

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { HELD_OUT = 10 };
+
 /* "FILE:WEIGHT": the last colon before a number splits. */
 static int split_weight(sample_text *item, const char *given) {
     const char *colon = strrchr(given, ':');
@@ -40,18 +42,21 @@ static int load(sample_text *item, const cli_samples *s, int is_quiet, const tex
     size_t window = (size_t)s->window, most = (size_t)s->samples;
     int code;
     TRY(texts_read(&item->tokens, reader, item->path));
-    size_t held = item->tokens.count / window;
-    if (held == 0)
+    size_t windows = item->tokens.count / window;
+    if (windows == 0)
         return report_fail(CODE_USAGE,
                            "%s: %zu tokens, expected at least one window of %zu; a smaller "
                            "--window or a longer text will do",
                            item->path, item->tokens.count, window);
-    if (held < most && !is_quiet) {
+    item->held = s->holds_out ? windows / HELD_OUT * window : 0;
+    item->held_at = windows * window - item->held;
+    windows -= item->held / window;
+    if (windows < most && !is_quiet) {
         char line[4400];
-        snprintf(line, sizeof line, "%s holds %zu of %zu samples", item->path, held, most);
+        snprintf(line, sizeof line, "%s holds %zu of %zu samples", item->path, windows, most);
         report_log(LR_LOG_INFO, line, NULL);
     }
-    item->tokens.count = (held < most ? held : most) * window;
+    item->tokens.count = (windows < most ? windows : most) * window;
 done:
     return code;
 }
@@ -146,6 +151,19 @@ int samples_count(const cli_samples *s, const lr_model *model, lr_stats **out) {
                           WHILE_WORKING));
     }
 done:
+    return code;
+}
+
+int samples_hold_out(const cli_samples *s, cli_evals *evals) {
+    size_t most = (size_t)evals->windows * (size_t)s->window;
+    int code = CODE_DONE;
+    for (int32_t i = 0; i < s->texts.count && !code; i++) {
+        const sample_text *item = &s->items[i];
+        size_t count = item->held < most ? item->held : most;
+        if (count)
+            code = evals_add(evals, item->path,
+                             item->tokens.ids + item->held_at + item->held - count, count);
+    }
     return code;
 }
 

@@ -2,20 +2,21 @@
 #ifndef LR_CLI_SAMPLES_H
 #define LR_CLI_SAMPLES_H
 
-#include "cli/job.h"
-#include "cli/texts.h"
+#include "cli/evals.h"
 
 typedef struct sample_text {
     char *path;
     double weight;
-    token_list tokens; /* whole windows only */
+    token_list tokens;    /* whole windows only */
+    size_t held_at, held; /* tokens behind them that judge */
 } sample_text;
 
 typedef struct cli_samples {
     arg_list texts;
     double self_weight;
     int32_t samples, window, exact, gradients;
-    int32_t counted; /* windows of each text that statistics are of; 0: all */
+    int32_t holds_out; /* the last tenth of each text is not taken */
+    int32_t counted;   /* windows of each text that statistics are of; 0: all */
     const char *match;
     sample_text *items; /* texts.count of them */
     token_list written; /* by the model itself */
@@ -44,6 +45,8 @@ typedef struct cli_samples {
 int samples_check(cli_samples *s);
 /* Loads everything into `whole`; what was read goes into the result. */
 int samples_load(cli_samples *s, cli_job *job, const lr_model *model);
+/* Gives what was held out to be judged on. */
+int samples_hold_out(const cli_samples *s, cli_evals *evals);
 /* Counts what was loaded into new statistics. */
 int samples_count(const cli_samples *s, const lr_model *model, lr_stats **out);
 /* Both. */

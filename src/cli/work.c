@@ -99,8 +99,9 @@ done:
 
 /* Whether lr_compress_texts() has left its blocks there. */
 static int holds_blocks(const cli_work *w) {
-    char *path = NULL;
-    int found = asprintf(&path, "%s/work.json", w->folder) >= 0 && exists(path);
+    char *path;
+    if (asprintf(&path, "%s/work.json", w->folder) < 0) return 0;
+    int found = exists(path);
     free(path);
     return found;
 }

@@ -18,6 +18,7 @@ lr_status lr__backward_new(lr__backward *b, lr__forward *r, const lr__gradients 
     b->r = r;
     b->gradients = gradients;
     LR_TRY(take(b, &b->dx, c->hidden_size));
+    LR_TRY(take(b, &b->dout, c->hidden_size));
     LR_TRY(take(b, &b->dnormed, c->hidden_size));
     LR_TRY(take(b, &b->dq, r->q_size));
     LR_TRY(take(b, &b->dmixed, r->q_size));
@@ -157,6 +158,14 @@ done:
     return status;
 }
 
+/* A linear whose output is added to the stream; the stream's own derivative stays what it is. */
+static lr_status leave_branch(lr__backward *b, int32_t layer, const lr__block_tape *tape,
+                              int32_t linear, const float *x, float *dx) {
+    size_t numbers = (size_t)(b->r->step->tokens * b->r->config->hidden_size);
+    memcpy(b->dout, b->dx, numbers * sizeof *b->dout);
+    return leave_linears(b, layer, tape, linear, 1, x, &b->dout, dx);
+}
+
 /* ---- where a block ends ---- */
 
 /* What holds parameters, in the order of the forward. The backward pass of the lowest block ends
@@ -208,8 +217,7 @@ static lr_status leave_mlp(lr__backward *b, int32_t layer, lr__block_tape *tape,
                   .rows = b->r->step->tokens,
                   .width = c->intermediate_size,
                   .cut = lr__forward_cut(b->r, layer)};
-    LR_TRY(leave_linears(b, layer, tape, LR__DOWN, 1, tape->a.act, &b->dx,
-                         end < AT_DOWN ? b->dact : NULL));
+    LR_TRY(leave_branch(b, layer, tape, LR__DOWN, tape->a.act, end < AT_DOWN ? b->dact : NULL));
     if (end == AT_DOWN) goto done;
     for_rows(b, gate_rows, &j);
     LR_TRY(leave_linears(b, layer, tape, LR__GATE, 2, tape->a.mlp_normed, gate_up,
@@ -247,8 +255,7 @@ static lr_status leave_attention(lr__backward *b, int32_t layer, lr__block_tape 
     const lr__block *block = &b->r->step->graph->blocks[layer];
     float *const qkv[3] = {b->dq, b->dk, b->dv};
     lr_status status = LR_OK;
-    LR_TRY(leave_linears(b, layer, tape, LR__O, 1, tape->a.mixed, &b->dx,
-                         end < AT_O ? b->dmixed : NULL));
+    LR_TRY(leave_branch(b, layer, tape, LR__O, tape->a.mixed, end < AT_O ? b->dmixed : NULL));
     if (end == AT_O) goto done;
     LR_TRY(leave_mixing(b, layer));
     LR_TRY(turn_back(b, &tape->a, c->heads, block->q_norm, tape->raw_q, b->dq));

@@ -7,7 +7,8 @@
 typedef struct lr__backward {
     lr__forward *r;
     const lr__gradients *gradients;
-    float *dx; /* [tokens, hidden]: derivative by the stream, behind the block, then before it */
+    float *dx;   /* [tokens, hidden]: derivative by the stream, behind the block, then before it */
+    float *dout; /* [tokens, hidden]: by what the block's end modules give, a hook may change it */
     float *dq, *dk, *dv, *dmixed, *dgate, *dup, *dact, *dnormed, *minus_sine;
 } lr__backward;
 

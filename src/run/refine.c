@@ -175,7 +175,7 @@ lr_status lr_refine(lr_model *student, const lr_model *teacher, const int32_t *i
                     const lr_refine_opts *opts, lr_refine_fn fn, void *user) {
     lr_status status = LR_OK;
     lr__graph *before = NULL, *after = NULL;
-    lr__refining r = {.teacher = teacher, .ids = ids};
+    lr__refining r = {.teacher = teacher, .ids = ids, .kept = -1};
     if (!student || !teacher || !ids)
         return lr__fail(LR_E_INVALID, "lr_refine: student, teacher and ids are needed");
     lr_refine_opts_init(&r.opts, sizeof r.opts);

@@ -28,6 +28,7 @@ struct lr__refining {
     const int32_t *ids;
     int64_t windows, learnt; /* in all, and those before the ones held out */
     int32_t layers, layer;
+    int32_t kept; /* the last block whose state lies in the work folder, -1: none */
     int64_t hidden;
     lr_hooks *hooks;
     lr_session *learner, *runner; /* of the draft, with hooks; of the teacher */

@@ -140,8 +140,7 @@ static lr_status judge(lr__refining *r, double *loss) {
         LR_TRY(lr__refine_tell(r, count));
     }
     *loss = sum / ((double)judged * r->opts.window);
-    LR_FAIL_IF(!isfinite(*loss), LR_E_NUMERIC, "block %d, step %lld: the loss is not finite",
-               r->layer, (long long)lr_optimizer_steps(r->optimizer));
+    LR_FAIL_IF(!isfinite(*loss), LR_E_NUMERIC, "the loss is not finite");
 done:
     return status;
 }
@@ -157,8 +156,7 @@ static lr_status learn_windows(lr__refining *r, const lr__spill *stream, const i
     LR_TRY(lr_session_learn_blocks(r->learner, r->segments, count, r->layer, r->layer + r->depths,
                                    r->x, NULL, r->optimizer));
     double loss = take_loss(r);
-    LR_FAIL_IF(!isfinite(loss), LR_E_NUMERIC, "block %d, step %lld: the loss is not finite",
-               r->layer, (long long)lr_optimizer_steps(r->optimizer) + 1);
+    LR_FAIL_IF(!isfinite(loss), LR_E_NUMERIC, "the loss is not finite");
 done:
     return status;
 }
@@ -171,9 +169,7 @@ static lr_status run_epoch(lr__refining *r, int32_t epoch) {
         int32_t count = r->learnt - w < r->opts.batch ? (int32_t)(r->learnt - w) : r->opts.batch;
         LR_TRY(learn_windows(r, r->behind, r->order + w, count, 1 - r->opts.dense_inputs));
         LR_TRY(learn_windows(r, r->dense[0], r->order + w, count, r->opts.dense_inputs));
-        status = lr_optimizer_step(r->optimizer, NULL);
-        if (status < 0) lr__fail_in(status, "block %d", r->layer);
-        LR_TRY(status);
+        LR_TRY(lr_optimizer_step(r->optimizer, NULL));
         LR_TRY(lr__refine_tell(r, 3 * (int64_t)count));
     }
 done:
@@ -247,9 +243,21 @@ static lr_status finish_block(lr__refining *r) {
         LR_TRY(run_epochs(r));
         LR_TRY(lr_optimizer_save(r->optimizer, path, 1));
     }
+    r->kept = r->layer;
 done:
     lr__free(path);
     return status;
+}
+
+/* Which block and step, and what an earlier run or this one has kept. */
+static void explain(const lr__refining *r) {
+    lr__fail_in(LR_E_NUMERIC, "block %d, step %lld", r->layer,
+                (long long)lr_optimizer_steps(r->optimizer) + 1);
+    if (r->kept < 0)
+        lr__fail(LR_E_NUMERIC, "%s; there is no checkpoint", lr_last_error());
+    else
+        lr__fail(LR_E_NUMERIC, "%s; the last good checkpoint is %s/block-%d.safetensors",
+                 lr_last_error(), r->opts.work, r->kept);
 }
 
 lr_status lr__refine_block(lr__refining *r, int32_t *found) {
@@ -259,7 +267,11 @@ lr_status lr__refine_block(lr__refining *r, int32_t *found) {
     r->depths = r->opts.look_ahead > 0 && r->layer + 1 < r->layers ? LR__REFINE_DEPTHS : 1;
     LR_TRY(make_optimizer(r, found));
     LR_TRY(watch(r));
-    if (*found) LR_TRY(finish_block(r));
+    if (*found) {
+        status = finish_block(r);
+        if (status == LR_E_NUMERIC) explain(r);
+        LR_TRY(status);
+    }
     unwatch(r);
     lr_optimizer_free(r->optimizer);
     r->optimizer = NULL;

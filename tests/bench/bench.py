@@ -108,7 +108,7 @@ def steady_rate(table, tokens):
 
 
 def train_model(args, model, ours, theirs):
-    sizes = ["--steps", 6, "--batch", 2, "--window", 256, "--threads", args.threads]
+    sizes = ["--steps", 4, "--batch", 2, "--window", 256, "--threads", args.threads]
     before = sgemm(args)
     with tempfile.TemporaryDirectory() as folder:
         out = json.loads(run(args.command, "train", model, "--out", Path(folder) / "out", "--text",

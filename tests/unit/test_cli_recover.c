@@ -105,6 +105,18 @@ START_TEST(models_write_the_text_themselves) {
 }
 END_TEST
 
+/* Without --eval the last tenth of each text judges, and is not learnt from. */
+START_TEST(ends_of_texts_are_held_out) {
+    RUN_JSON("tokenize", cli_model(), "--text", text_path());
+    double all = floor((double)json_array_size(cli_member("ids")) / 16);
+    RUN_JSON("recover", cli_model(), "--out", scratch_path("small"), "--keep", "0.7", "--text",
+             text_path(), "--self-text", "0", "--samples", "100000", "--window", "16", "--epochs",
+             "1", "--steps", "0");
+    ck_assert_double_eq(cli_number("tokens"), 16 * (all - floor(all / 10)));
+    ck_assert_double_gt(kl(1, "closed form"), 0);
+}
+END_TEST
+
 static size_t weights(const char *folder, char *bytes, size_t room) {
     char file[700];
     snprintf(file, sizeof file, "%s/model.safetensors", folder);
@@ -263,6 +275,7 @@ Suite *cli_recover_suite(void) {
     tcase_add_test(tests, the_nearest_step_is_kept);
     tcase_add_test(tests, factorised_models_come_with_their_teacher);
     tcase_add_test(tests, models_write_the_text_themselves);
+    tcase_add_test(tests, ends_of_texts_are_held_out);
     tcase_add_test(tests, killed_runs_end_with_the_same_bytes);
     tcase_add_test(tests, runs_go_on_as_they_began);
     tcase_add_test(tests, the_usual_factors_are_those_of_the_loss);

@@ -242,7 +242,7 @@ START_TEST(names_are_bytes) {
     ck_assert_int_eq(symlink(realpath(cli_model(), NULL), model), 0);
     RUN_JSON("train", model, "--text", text_path(), "--out", scratch_path("taught"), "--steps", "2",
              "--window", "16");
-    RUN_FAILS(3, "no parameter", TRAIN(scratch_path("other"), "2"), "--train", "\xff*");
+    RUN_FAILS(2, "no parameter", TRAIN(scratch_path("other"), "2"), "--train", "\xff*");
 }
 END_TEST
 
@@ -321,6 +321,80 @@ END_TEST
 
 /* ---- trials ---- */
 
+static void read_column(double *to, const char *out, int column, int rows) {
+    char path[700], line[400];
+    snprintf(path, sizeof path, "%s/losses.csv", out);
+    FILE *table = fopen(path, "r");
+    ck_assert_ptr_nonnull(table);
+    ck_assert_ptr_nonnull(fgets(line, sizeof line, table));
+    for (int i = 0; i < rows; i++) {
+        char *rest = line, *cell = NULL;
+        ck_assert_ptr_nonnull(fgets(line, sizeof line, table));
+        for (int c = 0; c <= column; c++) cell = strsep(&rest, ",");
+        to[i] = strtod(cell, NULL);
+    }
+    fclose(table);
+}
+
+/* The table holds what the result tells, and the options have done what they say. */
+START_TEST(options_tell_in_the_table) {
+    enum { STEPS = 6, LOSS = 1, RATE = 6 };
+    double losses[STEPS], rates[STEPS], plain[STEPS];
+    const char *out = scratch_path("taught");
+    RUN_JSON(TRAIN(out, "6"), "--schedule", "linear", "--warm-up", "2", "--lr", "0.004");
+    read_column(losses, out, LOSS, STEPS);
+    read_column(rates, out, RATE, STEPS);
+    for (int i = 0; i < STEPS; i++) {
+        double told = json_number_value(json_array_get(cli_member("losses"), (size_t)i));
+        ck_assert_double_eq_tol(losses[i], told, 1e-12 * told);
+        double wanted = 0.004 * (i < 2 ? i / 2.0 : (6 - i) / 4.0);
+        ck_assert_double_eq_tol(rates[i], wanted, 1e-9);
+    }
+    RUN_JSON(TRAIN(scratch_path("sgd"), "6"), "--rule", "sgd", "--lr", "0.05");
+    read_column(plain, scratch_path("sgd"), LOSS, STEPS);
+    RUN_JSON(TRAIN(scratch_path("rolling"), "6"), "--rule", "sgd", "--lr", "0.05", "--momentum",
+             "0.9");
+    read_column(losses, scratch_path("rolling"), LOSS, STEPS);
+    ck_assert(losses[0] == plain[0] && losses[1] == plain[1]); /* v is g at first */
+    ck_assert(losses[STEPS - 1] != plain[STEPS - 1]);
+}
+END_TEST
+
+/* What is not computed again is not computed otherwise. */
+START_TEST(kept_activations_change_no_bit) {
+    enum { ROOM = 1 << 21 };
+    static char again[ROOM], kept[ROOM];
+    RUN_JSON(TRAIN(scratch_path("again"), "3"));
+    RUN_JSON(TRAIN(scratch_path("kept"), "3"), "--keep-activations");
+    size_t bytes = weights(scratch_path("again"), again, ROOM);
+    ck_assert_uint_eq(weights(scratch_path("kept"), kept, ROOM), bytes);
+    ck_assert_mem_eq(again, kept, bytes);
+}
+END_TEST
+
+/* Without a file there is text of the model's own to judge on, and it is not what is learnt from.
+ */
+START_TEST(self_text_judges) {
+    RUN_JSON("train", cli_model(), "--self-windows", "2", "--out", scratch_path("taught"),
+             "--steps", "2", "--window", "16", "--batch", "1", "--eval-windows", "3");
+    const json_t *judged = json_object_get(cli_member("evaluations"), "self-text");
+    ck_assert_int_eq(json_integer_value(json_object_get(judged, "windows")), 3);
+    ck_assert_double_eq(cli_number("tokens"), 2 * 64);
+}
+END_TEST
+
+/* Without --eval the last tenth of a text is not learnt from. */
+START_TEST(ends_of_texts_are_held_out) {
+    RUN_JSON("tokenize", cli_model(), "--text", text_path());
+    double all = (double)json_array_size(cli_member("ids"));
+    RUN_JSON("train", cli_model(), "--text", text_path(), "--out", scratch_path("taught"),
+             "--steps", "2", "--window", "16", "--batch", "1", "--eval-windows", "4");
+    const json_t *judged = json_object_get(cli_member("evaluations"), text_path());
+    ck_assert_int_eq(json_integer_value(json_object_get(judged, "windows")), 4);
+    ck_assert_double_eq(cli_number("tokens"), all - 16 * floor(floor(all / 10) / 16));
+}
+END_TEST
+
 /* Text of other words is unlearnt after a while: the best step is not the last, and it is what the
  * output holds. */
 START_TEST(best_step_is_kept) {
@@ -364,6 +438,11 @@ START_TEST(hidden_states_are_learnt) {
     const json_t *judged = json_object_get(cli_member("evaluations"), text_path());
     const json_t *during = json_object_get(judged, "during");
     ck_assert_uint_eq(json_array_size(during), 2);
+    double kl_before = json_number_value(json_object_get(judged, "kl_before"));
+    const json_t *perplexity = json_object_get(judged, "perplexity");
+    ck_assert_double_gt(kl_before, json_number_value(json_object_get(judged, "kl")));
+    ck_assert(json_number_value(json_object_get(perplexity, "before")) !=
+              json_number_value(json_object_get(judged, "teacher_perplexity")));
     double kl = json_number_value(json_object_get(json_array_get(during, 1), "kl"));
     ck_assert_double_gt(kl, 0);
     ck_assert_double_lt(kl, json_number_value(json_object_get(json_array_get(during, 0), "kl")));
@@ -384,8 +463,9 @@ END_TEST
 
 START_TEST(what_makes_no_sense_is_refused) {
     const char *out = scratch_path("taught");
-    RUN_FAILS(3, "no parameter", TRAIN(out, "5"), "--train", "nothing.of.this.name");
+    RUN_FAILS(2, "no parameter", TRAIN(out, "5"), "--train", "nothing.of.this.name");
     ck_assert_int_ne(access(scratch_path(".taught.lowrank-work"), F_OK), 0);
+    RUN_FAILS(2, "--momentum: expected --rule sgd", TRAIN(out, "5"), "--momentum", "0.5");
     RUN_FAILS(2, "--alpha: expected --teacher", TRAIN(out, "5"), "--alpha", "0.5");
     RUN_FAILS(2, "--temperature: expected --teacher", TRAIN(out, "5"), "--temperature", "2");
     RUN_FAILS(2, "--steps", TRAIN(out, "0"));
@@ -393,8 +473,6 @@ START_TEST(what_makes_no_sense_is_refused) {
     RUN_FAILS(2, "expected --eval-every", TRAIN(out, "5"), "--keep-best");
     RUN_FAILS(2, "nothing to learn from", "train", cli_model(), "--self-windows", "0", "--out",
               out);
-    RUN_FAILS(2, "expected --text or --eval", "train", cli_model(), "--self-windows", "1",
-              "--eval-every", "2", "--out", out);
     RUN_FAILS(2, "expected --eval", "train", cli_model(), "--text",
               scratch_write("short", "the and the and the", 19), "--out", out, "--window", "16");
     ck_assert_int_ne(access(out, F_OK), 0);
@@ -417,6 +495,10 @@ Suite *cli_train_suite(void) {
     tcase_add_test(tests, lines_of_json_are_texts);
     tcase_add_loop_test(tests, bad_lines_are_named, 0, sizeof bad / sizeof *bad);
     tcase_add_test(tests, long_lines_are_refused);
+    tcase_add_test(tests, options_tell_in_the_table);
+    tcase_add_test(tests, kept_activations_change_no_bit);
+    tcase_add_test(tests, self_text_judges);
+    tcase_add_test(tests, ends_of_texts_are_held_out);
     tcase_add_test(tests, best_step_is_kept);
     tcase_add_test(tests, hidden_states_are_learnt);
     tcase_add_test(tests, losses_that_are_not_finite_stop);

@@ -123,6 +123,46 @@ START_TEST(embedding_learns_below_block_0) {
 }
 END_TEST
 
+static lr_status forget(const lr_hook_event *event, void *user) {
+    (void)user;
+    memset(event->output.data, 0,
+           (size_t)(event->output.shape[0] * event->output.shape[1]) * sizeof(float));
+    return LR_OK;
+}
+
+/* A module whose derivative a hook sets to zero passes nothing on, and the stream beside it all. */
+START_TEST(hooks_change_a_branch_alone) {
+    static slope top;
+    static float x[MOST_NUMBERS], dx[MOST_NUMBERS];
+    lr_segment segments[MOST_ROWS];
+    lr_ctx *ctx = context_of(2);
+    lr_hooks *hooks;
+    int32_t hook;
+    golden g = golden_open("llama-bias-sharded");
+    golden_segments(&g, segments);
+    slope_of(&top, ctx, &g);
+    CHECK_OK(lr_hooks_new(&hooks));
+    lesson l = open_lesson(ctx, g.name, g.rows, hooks, train_blocks);
+    lr__block_lesson first = {&l.gradients, 0, 1, x, dx};
+    hook_block(hooks, 0, LR_BEFORE_BACKWARD | LR_HOOK_CHANGES, give, &top, NULL);
+    CHECK_OK(lr_hook_add(hooks, "*.mlp.down_proj", LR_BEFORE_BACKWARD | LR_HOOK_CHANGES, forget,
+                         NULL, &hook));
+    CHECK_OK(lr__session_learn_blocks(l.session, segments, g.rows, &first));
+    ck_assert(memcmp(dx, top.values, top.count * sizeof *dx) != 0); /* attention's part */
+    CHECK_OK(lr_hook_add(hooks, "*.self_attn.o_proj", LR_BEFORE_BACKWARD | LR_HOOK_CHANGES, forget,
+                         NULL, NULL));
+    CHECK_OK(lr__session_learn_blocks(l.session, segments, g.rows, &first));
+    for (size_t i = 0; i < top.count; i++) ck_assert(dx[i] == top.values[i]);
+    CHECK_OK(lr_hook_remove(hooks, hook));
+    CHECK_OK(lr__session_learn_blocks(l.session, segments, g.rows, &first));
+    ck_assert(memcmp(dx, top.values, top.count * sizeof *dx) != 0);
+    close_lesson(&l);
+    lr_hooks_free(hooks);
+    golden_close(&g);
+    lr_ctx_free(ctx);
+}
+END_TEST
+
 /* The forward is lr_session_blocks(). */
 START_TEST(forward_is_that_of_blocks) {
     static float alone[MOST_NUMBERS], learning[MOST_NUMBERS];
@@ -179,6 +219,7 @@ Suite *learn_blocks_suite(void) {
     TCase *tests = tcase_create("learn_blocks");
     tcase_add_loop_test(tests, gradients_are_those_of_the_whole, 0, NAMES);
     tcase_add_test(tests, embedding_learns_below_block_0);
+    tcase_add_test(tests, hooks_change_a_branch_alone);
     tcase_add_test(tests, forward_is_that_of_blocks);
     tcase_add_test(tests, wrong_requests_are_refused);
     suite_add_tcase(suite, tests);

@@ -124,8 +124,10 @@ END_TEST
 
 /* ---- what is measured ---- */
 
-/* |y - t|^2 / |t|^2 behind block `layer`, mean over tokens of windows first .. last - 1. */
-static double distance_to(const lr_model *model, int32_t layer, int32_t first, int32_t last) {
+/* |y - t|^2 / |t|^2 behind block `layer`, mean over tokens of windows first .. last - 1; the
+ * teacher's blocks below `from` are in the place of the model's. */
+static double distance_from(const lr_model *model, int32_t from, int32_t layer, int32_t first,
+                            int32_t last) {
     lr_session *sessions[2] = {tiny_session(model, 1, LR_STEP_BATCH, 1, NULL),
                                tiny_session(teacher, 1, LR_STEP_BATCH, 1, NULL)};
     lr_model_info info = {.size = sizeof info};
@@ -135,7 +137,8 @@ static double distance_to(const lr_model *model, int32_t layer, int32_t first, i
     float *y = calloc(WINDOW * width, sizeof *y), *t = calloc(WINDOW * width, sizeof *t);
     for (int32_t w = first; w < last; w++) {
         lr_segment segment = {0, WINDOW, ids + w * WINDOW};
-        CHECK_OK(lr_session_blocks(sessions[0], &segment, 1, 0, layer + 1, y));
+        if (from) CHECK_OK(lr_session_blocks(sessions[1], &segment, 1, 0, from, y));
+        CHECK_OK(lr_session_blocks(sessions[0], &segment, 1, from, layer + 1, y));
         CHECK_OK(lr_session_blocks(sessions[1], &segment, 1, 0, layer + 1, t));
         for (size_t row = 0; row < WINDOW; row++) {
             double off = 0, energy = 0;
@@ -154,7 +157,7 @@ static double distance_to(const lr_model *model, int32_t layer, int32_t first, i
 }
 
 static double distance(const lr_model *model, int32_t layer, int32_t first) {
-    return distance_to(model, layer, first, WINDOWS);
+    return distance_from(model, 0, layer, first, WINDOWS);
 }
 
 /* A quarter of the windows judges, behind the refined blocks. */
@@ -214,9 +217,21 @@ END_TEST
 
 /* ---- the first step, against differences ---- */
 
-enum { PLACES = 12 };
+enum { PLACES = 12, MANY_PLACES = 36 };
 
-static float *weight_of(lr_model *model, const char *module, int64_t *count) {
+typedef double (*loss_fn)(const lr_model *model, double share);
+
+static double loss_ahead(const lr_model *model, double share) {
+    double loss = distance_from(model, 0, 0, 0, SOME);
+    return share > 0 ? loss + share * distance_from(model, 0, 1, 0, SOME) : loss;
+}
+
+static double loss_of_both_streams(const lr_model *model, double share) {
+    return (1 - share) * distance_from(model, 0, 1, 0, SOME) +
+           share * distance_from(model, 1, 1, 0, SOME);
+}
+
+static float *weight_of(const lr_model *model, const char *module, int64_t *count) {
     lr_linear *linear = linear_of(model, module);
     *count = lr_linear_out(linear) * lr_linear_in(linear);
     float *dense = malloc((size_t)*count * sizeof *dense);
@@ -225,8 +240,9 @@ static float *weight_of(lr_model *model, const char *module, int64_t *count) {
     return dense;
 }
 
-/* Loss behind block 0 when one number of a dense module of it is moved. */
-static double moved_loss(const lr_model *model, const lr_linear *whole, int64_t at, float by) {
+/* Loss when one number of a dense module is moved. */
+static double moved_loss(const lr_model *model, const lr_linear *whole, int64_t at, float by,
+                         loss_fn loss_of, double share) {
     int64_t shape[2] = {lr_linear_out(whole), lr_linear_in(whole)};
     float *weight = malloc((size_t)(shape[0] * shape[1]) * sizeof *weight);
     float *bias = malloc((size_t)shape[0] * sizeof *bias);
@@ -244,7 +260,7 @@ static double moved_loss(const lr_model *model, const lr_linear *whole, int64_t 
     CHECK_OK(lr_linear_from_weight(&changed, whole->ctx, &view, &opts));
     CHECK_OK(lr_model_clone(&probe, model));
     CHECK_OK(lr_model_set_linear(probe, lr_linear_name(whole), changed));
-    double loss = distance_to(probe, 0, 0, SOME);
+    double loss = loss_of(probe, share);
     lr_model_free(probe);
     lr_linear_free(changed);
     free(weight);
@@ -252,39 +268,93 @@ static double moved_loss(const lr_model *model, const lr_linear *whole, int64_t 
     return loss;
 }
 
-/* One step of AdamW moves each number by the learning rate, against the sign of its derivative. */
-START_TEST(first_step_goes_down) {
-    static const char *const module = "model.layers.0.mlp.down_proj";
-    lr_model *own, *moved;
+static double rise_of(const lr_model *model, const lr_linear *whole, int64_t at, loss_fn loss_of,
+                      double share) {
+    return moved_loss(model, whole, at, 0.02f, loss_of, share) -
+           moved_loss(model, whole, at, -0.02f, loss_of, share);
+}
+
+/* One step of AdamW moves each number by the learning rate, against the sign of its derivative.
+ * Returns at how many of the places the sign is not that of share 0. */
+static int check_first_step(const lr_model *own, const lr_model *moved, const char *module,
+                            int places, loss_fn loss_of, double share) {
+    int64_t count;
+    int checked = 0, differ = 0;
+    lr_linear *whole = linear_of(own, module);
+    float *before = weight_of(own, module, &count), *after = weight_of(moved, module, &count);
+    for (int p = 0; p < places; p++) {
+        int64_t at = count * p / places + p % PLACES;
+        double rise = rise_of(own, whole, at, loss_of, share);
+        if (fabs(rise) < 1e-6 * (1 + share)) continue;
+        CHECK_NEAR((double)after[at] - (double)before[at], rise > 0 ? -1e-4 : 1e-4, 2e-6);
+        checked++;
+        if (share > 0) differ += (rise > 0) != (rise_of(own, whole, at, loss_of, 0) > 0);
+    }
+    ck_assert_int_ge(checked, places / 2);
+    lr_linear_free(whole);
+    free(before);
+    free(after);
+    return differ;
+}
+
+static void put_module(lr_model *to, const lr_model *from, const char *module) {
+    lr_linear *linear = linear_of(from, module);
+    CHECK_OK(lr_model_set_linear(to, module, linear));
+    lr_linear_free(linear);
+}
+
+/* The teacher but for one factorised module of each block. */
+static lr_model *nearly_teacher(void) {
+    lr_model *own;
+    CHECK_OK(lr_model_clone(&own, teacher));
+    put_module(own, student, "model.layers.0.mlp.up_proj");
+    put_module(own, student, "model.layers.1.mlp.up_proj");
+    return own;
+}
+
+/* Of each block, by one step. */
+static lr_model *stepped(const lr_model *own, double look_ahead, double dense_inputs) {
     lr_refine_opts opts = options();
     course c = {.count = 0};
-    int64_t count;
-    int checked = 0;
-    lr_linear *less = linear_of(student, "model.layers.0.mlp.up_proj");
-    CHECK_OK(lr_model_clone(&own, teacher));
-    CHECK_OK(lr_model_set_linear(own, "model.layers.0.mlp.up_proj", less));
+    lr_model *moved;
     CHECK_OK(lr_model_clone(&moved, own));
     opts.pattern = "mlp.down_proj.weight";
     opts.epochs = 1;
     opts.batch = SOME;
     opts.held_out = 0;
     opts.learning_rate = 1e-4;
+    opts.look_ahead = look_ahead;
+    opts.dense_inputs = dense_inputs;
     CHECK_OK(lr_refine(moved, teacher, ids, SOME * WINDOW, &opts, note, &c));
     ck_assert_int_eq(c.events[0].steps, 1);
-    lr_linear *whole = linear_of(own, module);
-    float *before = weight_of(own, module, &count), *after = weight_of(moved, module, &count);
-    for (int p = 0; p < PLACES; p++) {
-        int64_t at = count * p / PLACES + p;
-        double rise = moved_loss(own, whole, at, 0.02f) - moved_loss(own, whole, at, -0.02f);
-        if (fabs(rise) < 1e-6) continue;
-        CHECK_NEAR((double)after[at] - (double)before[at], rise > 0 ? -1e-4 : 1e-4, 2e-6);
-        checked++;
-    }
-    ck_assert_int_ge(checked, PLACES / 2);
-    lr_linear_free(whole);
-    lr_linear_free(less);
-    free(before);
-    free(after);
+    return moved;
+}
+
+START_TEST(first_step_goes_down) {
+    lr_model *own = nearly_teacher(), *moved = stepped(own, 0, 0);
+    check_first_step(own, moved, "model.layers.0.mlp.down_proj", PLACES, loss_ahead, 0);
+    lr_model_free(moved);
+    lr_model_free(own);
+}
+END_TEST
+
+START_TEST(first_step_looks_ahead) {
+    lr_model *own = nearly_teacher(), *moved = stepped(own, 30, 0);
+    int differ =
+        check_first_step(own, moved, "model.layers.0.mlp.down_proj", MANY_PLACES, loss_ahead, 30);
+    ck_assert_int_gt(differ, 0);
+    lr_model_free(moved);
+    lr_model_free(own);
+}
+END_TEST
+
+/* Block 0 has learnt when the streams of block 1 are. */
+START_TEST(first_step_is_of_both_streams) {
+    lr_model *own = nearly_teacher(), *moved = stepped(own, 0, 0.7);
+    put_module(own, moved, "model.layers.0.mlp.down_proj");
+    int differ = check_first_step(own, moved, "model.layers.1.mlp.down_proj", MANY_PLACES,
+                                  loss_of_both_streams, 0.7);
+    ck_assert_int_gt(differ, 0);
     lr_model_free(moved);
     lr_model_free(own);
 }
@@ -508,7 +578,18 @@ START_TEST(losses_that_are_not_finite_are_named) {
     CHECK_OK(lr_tensor_view(&right, b, LR_F32, 2, across));
     CHECK_OK(lr_linear_from_factors(&huge, whole->ctx, &left, &right, NULL, lr_linear_name(whole)));
     CHECK_OK(lr_model_set_linear(student, lr_linear_name(whole), huge));
-    CHECK_FAILS(lr_refine(student, teacher, ids, IDS, &opts, NULL, NULL), LR_E_NUMERIC, "block 1");
+    CHECK_FAILS(lr_refine(student, teacher, ids, IDS, &opts, NULL, NULL), LR_E_NUMERIC,
+                "block 1, step 1: the loss is not finite; there is no checkpoint");
+    scratch_make();
+    opts.work = scratch_path("work");
+    ck_assert_int_eq(mkdir(opts.work, 0700), 0);
+    CHECK_FAILS(lr_refine(student, teacher, ids, IDS, &opts, NULL, NULL), LR_E_NUMERIC,
+                "work/block-0.safetensors");
+    opts.learning_rate = 1e30;
+    scratch_remove();
+    opts.work = NULL;
+    CHECK_FAILS(lr_refine(student, teacher, ids, IDS, &opts, NULL, NULL), LR_E_NUMERIC,
+                "block 0, step 3: the loss is not finite; there is no checkpoint");
     lr_linear_free(huge);
     lr_linear_free(whole);
     free(a);
@@ -529,6 +610,8 @@ Suite *refine_suite(void) {
     tcase_add_test(tests, look_ahead_counts_the_next_block);
     tcase_add_test(tests, predictions_come_nearer);
     tcase_add_test(tests, first_step_goes_down);
+    tcase_add_test(tests, first_step_looks_ahead);
+    tcase_add_test(tests, first_step_is_of_both_streams);
     tcase_add_test(tests, same_seed_same_bits);
     tcase_add_test(tests, threads_change_no_bit);
     tcase_add_test(tests, inputs_of_the_dense_model_can_be_learnt_from);
