@@ -114,10 +114,12 @@ done:
 
 static int put_steps(const teaching *t, json_t *result) {
     int code;
-    const train_course *c = &t->course;
-    TRY(train_log_put(&c->log, result));
-    if (c->log.count) TRY(report_count(result, "steps", c->log.rows[c->log.count - 1].step));
-    if (c->seconds > 0) TRY(report_real(result, "tokens_per_second", (double)c->seen / c->seconds));
+    const train_log *log = &t->course.log;
+    double seconds = 0, tokens = (double)log->count * t->batch * t->window;
+    TRY(train_log_put(log, result));
+    if (log->count) TRY(report_count(result, "steps", log->rows[log->count - 1].step));
+    for (size_t i = 0; i < log->count; i++) seconds += log->rows[i].seconds;
+    if (seconds > 0) TRY(report_real(result, "tokens_per_second", tokens / seconds));
 done:
     return code;
 }

@@ -14,8 +14,6 @@ static int32_t note_step(const lr_train_event *e, void *user) {
             train_log_save(&c->log, c->work->folder); /* before the checkpoint of this step */
         if (!c->code) c->code = code;
     }
-    c->seconds += e->seconds;
-    c->seen += e->tokens;
     return c->code || is_cancelled;
 }
 

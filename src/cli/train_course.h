@@ -10,9 +10,7 @@ typedef struct train_course {
     int32_t checkpoint_every;
     train_log log;
     train_trials trials;
-    double seconds; /* of the steps of this run */
-    int64_t seen;   /* their tokens */
-    int code;       /* of what a step's callback could not do */
+    int code; /* of what a step's callback could not do */
 } train_course;
 
 /* Trains as `opts` say, which get checkpoint and teacher of the course's own members. Where trials

@@ -180,6 +180,7 @@ START_TEST(runs_killed_in_saving_are_completed) {
     }
     RUN_FAILS(1, "exists; --force", TRAIN(out, "5"));
     RUN_JSON(TRAIN(out, "5"), "--resume");
+    ck_assert_double_gt(cli_number("tokens_per_second"), 0); /* of steps that were made before */
     ck_assert_int_eq(lines_of(out, "losses.csv"), 6);
     ck_assert_int_ne(access(saving, F_OK), 0);
     RUN_FAILS(1, "exists; --force", TRAIN(out, "5"), "--resume");
