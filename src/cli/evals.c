@@ -44,14 +44,11 @@ int evals_add(cli_evals *e, const char *path, const int32_t *ids, size_t count) 
     if (items) e->texts.items = items;
     token_list *tokens = realloc(e->tokens, texts * sizeof *tokens);
     if (tokens) e->tokens = tokens;
-    int32_t *copy = malloc(count * sizeof *copy);
-    if (!items || !tokens || !copy) {
-        free(copy);
-        return report_nomem();
-    }
-    memcpy(copy, ids, count * sizeof *copy);
+    if (!items || !tokens) return report_nomem();
     items[texts - 1] = path;
-    tokens[texts - 1] = (token_list){copy, count};
+    tokens[texts - 1] = (token_list){malloc(count * sizeof *ids), count};
+    if (!tokens[texts - 1].ids) return report_nomem();
+    memcpy(tokens[texts - 1].ids, ids, count * sizeof *ids);
     e->texts.count = (int32_t)texts;
     return CODE_DONE;
 }
