@@ -257,7 +257,7 @@ done:
 
 static int check(distilling *d) {
     int code;
-    if (!d->plan_path) d->keep.storage = d->storage ? 0 : 1; /* of keep_storages */
+    if (!d->plan_path) d->keep.storage = d->storage ? KEEP_PIVOT : KEEP_TWO_FACTOR;
     TRY(keep_check(&d->keep, &d->plan_path));
     if (d->plan_path && d->storage)
         return report_fail(CODE_USAGE, "--storage: the form stands in the plan already");

@@ -330,7 +330,7 @@ done:
 
 /* What sees the loss in factorising sees it in sharing too; shared factors want equal ranks. */
 static int usual_allocation(const recovery *r, int is_shared_out) {
-    if (!is_shared_out || !strcmp(keep_storages[r->keep.storage], "shared")) return KEEP_UNIFORM;
+    if (!is_shared_out || r->keep.storage == KEEP_SHARED) return KEEP_UNIFORM;
     return r->method == METHOD_KFAC ? KEEP_FIRST_ORDER : KEEP_AUTO;
 }
 

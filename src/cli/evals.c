@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { HELD_OUT = 10 }; /* a tenth */
+
 /* The last windows only. */
 static int load(token_list *tokens, const cli_evals *e, const text_reader *reader,
                 const char *path) {
@@ -38,29 +40,45 @@ done:
     return code;
 }
 
-int evals_add(cli_evals *e, const char *path, const int32_t *ids, size_t count) {
+size_t evals_held_out(size_t count, int32_t window) {
+    return count / HELD_OUT / (size_t)window * (size_t)window;
+}
+
+static int add(cli_evals *e, const char *path, token_list text) {
     size_t texts = (size_t)e->texts.count + 1;
     const char **items = realloc(e->texts.items, texts * sizeof *items);
     if (items) e->texts.items = items;
     token_list *tokens = realloc(e->tokens, texts * sizeof *tokens);
     if (tokens) e->tokens = tokens;
-    if (!items || !tokens) return report_nomem();
+    if (!items || !tokens) {
+        free(text.ids);
+        return report_nomem();
+    }
     items[texts - 1] = path;
-    tokens[texts - 1] = (token_list){malloc(count * sizeof *ids), count};
-    if (!tokens[texts - 1].ids) return report_nomem();
-    memcpy(tokens[texts - 1].ids, ids, count * sizeof *ids);
+    tokens[texts - 1] = text;
     e->texts.count = (int32_t)texts;
     return CODE_DONE;
 }
 
+int evals_add(cli_evals *e, const char *path, const int32_t *ids, size_t count) {
+    size_t most = (size_t)e->windows * (size_t)e->window;
+    token_list text = {.count = count < most ? count : most};
+    text.ids = malloc(text.count * sizeof *text.ids);
+    if (!text.ids) return report_nomem();
+    memcpy(text.ids, ids + count - text.count, text.count * sizeof *text.ids);
+    return add(e, path, text);
+}
+
 int evals_write(cli_evals *e, const lr_model *model, int32_t window, uint64_t seed) {
+    token_list text = {0};
+    int code;
     if (e->texts.count) return CODE_DONE;
     e->window = texts_window(model, window);
-    e->tokens = calloc(1, sizeof *e->tokens);
-    e->texts.items = calloc(1, sizeof *e->texts.items);
-    if (!e->tokens || !e->texts.items) return report_nomem();
-    e->texts.items[e->texts.count++] = "self-text";
-    return texts_write(&e->tokens[0], model, seed, e->windows, e->window);
+    TRY(texts_write(&text, model, seed, e->windows, e->window));
+    return add(e, "self-text", text);
+done:
+    free(text.ids);
+    return code;
 }
 
 static int put_pair(json_t *about, const char *key, double before, double after) {

@@ -32,7 +32,9 @@ int evals_load(cli_evals *e, const lr_model *model, int32_t window);
 /* Where no text was given, one that the model writes itself, of another seed than what is learnt
  * from. */
 int evals_write(cli_evals *e, const lr_model *model, int32_t window, uint64_t seed);
-/* One more text, of which `path` is kept and the tokens are copied. */
+/* Tokens, whole windows, at the end of a text that are not learnt from where they are to judge. */
+size_t evals_held_out(size_t count, int32_t window);
+/* One more text, to be judged on at its end; its name and a copy of its tokens are kept. */
 int evals_add(cli_evals *e, const char *path, const int32_t *ids, size_t count);
 /* Judges one model on one text. */
 int evals_judge(const cli_evals *e, int32_t index, const lr_model *model, const lr_model *reference,

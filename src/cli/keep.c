@@ -40,7 +40,7 @@ int keep_check(const cli_keep *k, const char *const *plan) {
         return report_fail(CODE_USAGE, "--allocation: nothing to share out beside --ranks, "
                                        "expected --keep, --keep-model or --keep-bytes");
     if (has_plan) return check_plan(k);
-    if (k->allocation != KEEP_UNIFORM && !strcmp(keep_storages[k->storage], "shared"))
+    if (k->allocation != KEEP_UNIFORM && k->storage == KEEP_SHARED)
         return report_fail(CODE_USAGE,
                            "--storage shared: its factors want equal ranks, expected --allocation "
                            "uniform");

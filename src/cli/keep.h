@@ -14,6 +14,7 @@ typedef struct cli_keep {
 } cli_keep;
 
 extern const char *const keep_storages[], *const keep_allocations[];
+enum { KEEP_PIVOT, KEEP_TWO_FACTOR, KEEP_SHARED };
 enum {
     KEEP_UNIFORM,
     KEEP_ENERGY,

@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HELD_OUT = 10 };
-
 /* "FILE:WEIGHT": the last colon before a number splits. */
 static int split_weight(sample_text *item, const char *given) {
     const char *colon = strrchr(given, ':');
@@ -48,7 +46,7 @@ static int load(sample_text *item, const cli_samples *s, int is_quiet, const tex
                            "%s: %zu tokens, expected at least one window of %zu; a smaller "
                            "--window or a longer text will do",
                            item->path, item->tokens.count, window);
-    item->held = s->holds_out ? windows / HELD_OUT * window : 0;
+    item->held = s->holds_out ? evals_held_out(windows * window, s->window) : 0;
     item->held_at = windows * window - item->held;
     windows -= item->held / window;
     if (windows < most && !is_quiet) {
@@ -155,14 +153,11 @@ done:
 }
 
 int samples_hold_out(const cli_samples *s, cli_evals *evals) {
-    size_t most = (size_t)evals->windows * (size_t)s->window;
     int code = CODE_DONE;
     for (int32_t i = 0; i < s->texts.count && !code; i++) {
         const sample_text *item = &s->items[i];
-        size_t count = item->held < most ? item->held : most;
-        if (count)
-            code = evals_add(evals, item->path,
-                             item->tokens.ids + item->held_at + item->held - count, count);
+        if (item->held)
+            code = evals_add(evals, item->path, item->tokens.ids + item->held_at, item->held);
     }
     return code;
 }

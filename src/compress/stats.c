@@ -4,7 +4,6 @@
 #include "base/glob.h"
 #include "base/opts.h"
 
-#include <math.h>
 #include <string.h>
 
 void lr_stats_opts_init(lr_stats_opts *opts, size_t size) {

@@ -162,9 +162,9 @@ static const lr__stored *find_part(const lr__stats_reader *r, const char *module
     return lr__stored_find(r->list, name);
 }
 
-lr_status lr__stats_check_part(const lr__stats_reader *r, const char *module, const char *part,
-                               int64_t count) {
-    const lr__stored *stored = find_part(r, module, part);
+lr_status lr__stats_find_part(const lr__stored **out, const lr__stats_reader *r, const char *module,
+                              const char *part, int64_t count) {
+    const lr__stored *stored = *out = find_part(r, module, part);
     if (!stored) return lr__fail(LR_E_NOTFOUND, "%s: no tensor %s.%s", r->path, module, part);
     if (stored->dtype != LR_F64 || stored->ndim != 1 || stored->shape[0] != count)
         return lr__fail(LR_E_SHAPE, "%s: %s.%s: expected %lld numbers of f64", r->path, module,
@@ -175,8 +175,9 @@ lr_status lr__stats_check_part(const lr__stats_reader *r, const char *module, co
 lr_status lr__stats_read_part(const lr__stats_reader *r, const char *module, const char *part,
                               double *out, int64_t count, double scale) {
     lr_status status = LR_OK;
-    LR_TRY(lr__stats_check_part(r, module, part, count));
-    memcpy(out, find_part(r, module, part)->data, (size_t)count * sizeof *out);
+    const lr__stored *stored;
+    LR_TRY(lr__stats_find_part(&stored, r, module, part, count));
+    memcpy(out, stored->data, (size_t)count * sizeof *out);
     for (int64_t i = 0; i < count; i++) {
         out[i] *= scale;
         LR_FAIL_IF(!isfinite(out[i]), LR_E_NUMERIC,

@@ -22,8 +22,8 @@ typedef struct lr__stats_reader {
 } lr__stats_reader;
 
 /* LR_E_NOTFOUND or LR_E_SHAPE for a tensor that is not as declared. */
-lr_status lr__stats_check_part(const lr__stats_reader *r, const char *module, const char *part,
-                               int64_t count);
+lr_status lr__stats_find_part(const lr__stored **out, const lr__stats_reader *r, const char *module,
+                              const char *part, int64_t count);
 /* The same, and LR_E_NUMERIC. */
 lr_status lr__stats_read_part(const lr__stats_reader *r, const char *module, const char *part,
                               double *out, int64_t count, double scale);

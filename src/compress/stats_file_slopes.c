@@ -33,9 +33,7 @@ static int64_t count_of(const lr__slopes *s, size_t which) {
     return sums[which].is_input ? s->in : s->outputs.size;
 }
 
-static int64_t packed_of(const lr__slopes *s) {
-    return s->outputs.size * (s->outputs.size + 1) / 2;
-}
+static int64_t packed(int64_t outputs) { return outputs * (outputs + 1) / 2; }
 
 /* ---- writing ---- */
 
@@ -74,7 +72,7 @@ lr_status lr__stats_declare_slopes(const lr_stats *stats, lr__safetensors_writer
         const lr__slopes *s = &stats->slopes[i];
         for (size_t k = 0; k < SUMS; k++)
             LR_TRY(lr__stats_declare(writer, stats->modules[i], sums[k].name, count_of(s, k)));
-        LR_TRY(lr__stats_declare(writer, stats->modules[i], gram_name, packed_of(s)));
+        LR_TRY(lr__stats_declare(writer, stats->modules[i], gram_name, packed(s->outputs.size)));
     }
 done:
     return status;
@@ -86,7 +84,8 @@ lr_status lr__stats_put_slopes(const lr_stats *stats, lr__safetensors_writer *wr
         const lr__slopes *s = &stats->slopes[i];
         for (size_t k = 0; k < SUMS; k++)
             LR_TRY(lr__stats_put(writer, sum_of(s, k), count_of(s, k), 1 / s->weight));
-        LR_TRY(lr__stats_put(writer, s->outputs.gram, packed_of(s), 1 / s->outputs.weight));
+        LR_TRY(
+            lr__stats_put(writer, s->outputs.gram, packed(s->outputs.size), 1 / s->outputs.weight));
     }
 done:
     return status;
@@ -126,7 +125,8 @@ static lr_status read_sums(const lr__stats_reader *r, const char *module, lr__sl
             LR_FAIL_IF(sum[i] < 0, LR_E_FORMAT, "%s: %s.%s: number %lld is %g, expected 0 or more",
                        r->path, module, sums[k].name, (long long)i, sum[i]);
     }
-    LR_TRY(lr__stats_read_part(r, module, gram_name, s->outputs.gram, packed_of(s), s->weight));
+    LR_TRY(lr__stats_read_part(r, module, gram_name, s->outputs.gram, packed(s->outputs.size),
+                               s->weight));
     status = check_gram(r, module, &s->outputs);
 done:
     return status;
@@ -135,6 +135,7 @@ done:
 static lr_status read_item(const lr__stats_reader *r, const json_t *item) {
     lr_stats *stats = r->stats;
     const char *module = json_string_value(json_object_get(item, "module"));
+    const lr__stored *gram;
     int32_t index = 0;
     int64_t windows = 0, tokens = 0;
     double weight = 0;
@@ -150,10 +151,9 @@ static lr_status read_item(const lr__stats_reader *r, const json_t *item) {
                module, (long long)windows, (long long)tokens, weight);
     lr__slopes *s = &stats->slopes[index];
     LR_FAIL_IF(s->fisher_in, LR_E_FORMAT, "%s: gradients of %s stand twice", r->path, module);
-    int64_t out = stats->outs[index], packed = out * (out + 1) / 2;
     /* before there is room for it: a head would have a matrix of its vocabulary */
-    LR_TRY(lr__stats_check_part(r, module, gram_name, packed));
-    LR_TRY(lr__slopes_new(s, out, stats->sizes[index]));
+    LR_TRY(lr__stats_find_part(&gram, r, module, gram_name, packed(stats->outs[index])));
+    LR_TRY(lr__slopes_new(s, stats->outs[index], stats->sizes[index]));
     s->windows = windows;
     s->weight = s->outputs.weight = weight;
     s->outputs.tokens = tokens;

@@ -4,8 +4,6 @@
 #include "compress/stats.h"
 #include "model/model.h"
 
-#include <math.h>
-
 enum { STEP_TOKENS = 4096, LESSON_TOKENS = 1024, STEP_BYTES = 256 << 20 };
 
 int32_t lr__windows_at_once(const lr_model *model, int32_t window, int64_t windows) {
