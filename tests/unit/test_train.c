@@ -57,6 +57,87 @@ static lr_train_opts options(int64_t steps) {
     return opts;
 }
 
+/* ---- ten steps of PyTorch ---- */
+
+static const char *const golden_names[] = {"llama-tied", "qwen3"};
+enum { GOLDEN_NAMES = sizeof golden_names / sizeof *golden_names, GOLDEN_STEPS = 10 };
+
+typedef struct golden_course {
+    const double *losses, *norms;
+    int count;
+} golden_course;
+
+static int32_t check_step(const lr_train_event *event, void *user) {
+    golden_course *c = user;
+    int i = c->count++;
+    ck_assert_msg(fabs(event->loss / c->losses[i] - 1) <= 2e-5, "step %d: loss %.9g, expected %.9g",
+                  i + 1, event->loss, c->losses[i]);
+    ck_assert_msg(fabs(event->norm / c->norms[i] - 1) <= 2e-4, "step %d: norm %.9g, expected %.9g",
+                  i + 1, event->norm, c->norms[i]);
+    return 0;
+}
+
+static const void *step_data(const lr__stored_list *wanted, const char *name) {
+    const lr__stored *stored = lr__stored_find(wanted, name);
+    ck_assert_msg(stored && stored->bytes == GOLDEN_STEPS * sizeof(double), "no golden %s", name);
+    return stored->data;
+}
+
+/* Each parameter moves by up to 0.03 in these steps. */
+static void check_parameters(const lr_model *of, const lr__stored_list *wanted) {
+    lr__stored_list got = {0};
+    lr_save_opts opts;
+    lr_save_opts_init(&opts, sizeof opts);
+    opts.dtype = LR_F32;
+    CHECK_OK(lr_model_save(of, scratch_path("trained"), &opts));
+    CHECK_OK(lr__safetensors_add(&got, scratch_path("trained/model.safetensors"), 0, NULL));
+    ck_assert_uint_eq(wanted->count, got.count + 2); /* and the losses and norms */
+    for (size_t i = 0; i < got.count; i++) {
+        const lr__stored *a = &got.items[i], *b = lr__stored_find(wanted, a->name);
+        ck_assert_msg(b && b->bytes == a->bytes, "%s: no golden values", a->name);
+        for (size_t n = 0; n < a->bytes / sizeof(float); n++) {
+            double off =
+                fabs((double)((const float *)a->data)[n] - (double)((const float *)b->data)[n]);
+            ck_assert_msg(off <= 3e-5, "%s[%zu]: off by %g", a->name, n, off);
+        }
+    }
+    lr__stored_list_clear(&got);
+}
+
+START_TEST(ten_steps_are_those_of_pytorch) {
+    const char *name = golden_names[_i];
+    golden g = golden_open(name);
+    lr__stored_list wanted = {0};
+    lr_model *own;
+    lr_optimizer *optimizer;
+    lr_optimizer_opts learning;
+    lr_train_opts opts;
+    CHECK_OK(lr__safetensors_add(&wanted, golden_folder(name, "steps.safetensors"), 0, NULL));
+    golden_course c = {.losses = step_data(&wanted, "losses"),
+                       .norms = step_data(&wanted, "norms")};
+    lr_optimizer_opts_init(&learning, sizeof learning);
+    learning.learning_rate = 3e-3;
+    learning.beta2 = 0.99;
+    learning.epsilon = 1e-6;
+    learning.weight_decay = 0.1;
+    learning.clip = 0.5;
+    CHECK_OK(lr_model_open(&own, ctx, golden_model_path(name), NULL));
+    CHECK_OK(lr_optimizer_new(&optimizer, ctx, &learning));
+    CHECK_OK(lr_optimizer_add_model(optimizer, own, "*", NULL, NULL));
+    lr_train_opts_init(&opts, sizeof opts);
+    opts.steps = GOLDEN_STEPS;
+    opts.batch = 1;
+    opts.window = g.length;
+    CHECK_OK(lr_train(own, optimizer, g.ids, (size_t)g.length, &opts, check_step, &c));
+    ck_assert_int_eq(c.count, GOLDEN_STEPS);
+    check_parameters(own, &wanted);
+    lr_optimizer_free(optimizer);
+    lr_model_free(own);
+    lr__stored_list_clear(&wanted);
+    golden_close(&g);
+}
+END_TEST
+
 START_TEST(losses_fall) {
     lr_optimizer *optimizer = optimizer_of(model, "*", 1e-2);
     course c = {.count = 0};
@@ -498,6 +579,7 @@ Suite *train_suite(void) {
     Suite *suite = suite_create("train");
     TCase *tests = tcase_create("train");
     tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_loop_test(tests, ten_steps_are_those_of_pytorch, 0, GOLDEN_NAMES);
     tcase_add_test(tests, losses_fall);
     tcase_add_test(tests, passes_add_up);
     tcase_add_test(tests, checkpoints_go_on_bit_for_bit);
