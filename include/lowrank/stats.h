@@ -11,6 +11,8 @@
 
 LR_BEGIN
 
+struct lr_plan;
+
 /** Statistics, opaque. One for each distinct input: q, k and v share one. */
 typedef struct lr_stats lr_stats;
 
@@ -26,6 +28,8 @@ typedef struct lr_stats_opts {
                             and keeps, for each module, what the methods "fwsvd", "iwsvd" and "kfac"
                             and the allocation "first-order" need, see lr_stats_gradients: three to
                             four times the work and 4 out^2 bytes more for each module; default 0 */
+    const struct lr_plan *plan; /**< of the modules, those alone that it gives a rank, read once;
+                                     NULL (default): all of them */
 } lr_stats_opts;
 
 /** Writes the defaults; @p size is `sizeof *opts`. */
@@ -36,7 +40,7 @@ LR_API void lr_stats_opts_init(lr_stats_opts *opts, size_t size);
  * @param out   owned
  * @param model kept alive
  * @param opts  NULL: defaults
- * @return LR_E_NOTFOUND when no module matches
+ * @return LR_E_NOTFOUND when no module matches, or the plan gives none of them a rank
  */
 LR_API lr_status lr_stats_new(lr_stats **out, const lr_model *model, const lr_stats_opts *opts);
 

@@ -117,33 +117,19 @@ static int factorise(distilling *d, lr_model *model, const lr_stats *stats, int3
     return d->code ? d->code : report_status(status, WHILE_WORKING);
 }
 
-/* The modules that get a rank, as a pattern; freed by the caller. */
-static int pattern_of(char **out, const lr_plan *plan) {
-    size_t bytes;
-    FILE *text = open_memstream(out, &bytes);
-    if (!text) return report_nomem();
-    for (int32_t i = 0, found = 0; i < lr_plan_count(plan); i++)
-        if (lr_plan_rank(plan, i) > 0)
-            fprintf(text, "%s%s", found++ ? "," : "{", lr_plan_module(plan, i));
-    fputc('}', text);
-    return fclose(text) ? report_nomem() : CODE_DONE;
-}
-
 static int collect(const distilling *d, lr_stats **out) {
     lr_stats_opts opts;
     int32_t window = d->samples.window;
-    char *pattern = NULL;
     int code;
     lr_stats_opts_init(&opts, sizeof opts);
-    TRY(pattern_of(&pattern, d->plan));
-    opts.pattern = pattern;
+    if (d->keep.match) opts.pattern = d->keep.match;
+    opts.plan = d->plan;
     TRY(report_status(lr_stats_new(out, d->source, &opts), WHILE_WORKING));
     progress_stage("collect", 1);
     TRY(report_status(
         lr_stats_collect(*out, d->ids, (size_t)d->windows * (size_t)window, window, 1),
         WHILE_WORKING));
 done:
-    free(pattern);
     return code;
 }
 

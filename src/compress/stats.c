@@ -3,6 +3,7 @@
 
 #include "base/glob.h"
 #include "base/opts.h"
+#include "compress/plan.h"
 
 #include <string.h>
 
@@ -11,7 +12,12 @@ void lr_stats_opts_init(lr_stats_opts *opts, size_t size) {
     lr__opts_defaults(opts, size, &defaults, sizeof defaults);
 }
 
-static lr_status list_modules(lr_stats *stats) {
+static int is_wanted(const lr_stats_opts *o, const char *module) {
+    if (!lr__glob_match(o->pattern, module)) return 0;
+    return !o->plan || lr_plan_rank(o->plan, lr__plan_find(o->plan, module)) > 0;
+}
+
+static lr_status list_modules(lr_stats *stats, const lr_stats_opts *o) {
     lr__graph *graph = lr__model_graph(stats->model);
     lr_status status = LR_OK;
     int32_t count = lr__graph_linear_count(graph);
@@ -22,13 +28,14 @@ static lr_status list_modules(lr_stats *stats) {
     LR_TRY(lr__new(&stats->moments, (size_t)count, sizeof *stats->moments));
     for (int32_t i = 0; i < count; i++) {
         const lr_linear *linear = *lr__graph_linear(graph, i);
-        if (!lr__glob_match(stats->pattern, linear->name)) continue;
+        if (!is_wanted(o, linear->name)) continue;
         LR_TRY(lr__dup(&stats->modules[stats->module_count], linear->name));
         stats->sizes[stats->module_count] = linear->in;
         stats->outs[stats->module_count] = linear->out;
         stats->moments_of[stats->module_count++] = -1;
     }
-    LR_FAIL_IF(!stats->module_count, LR_E_NOTFOUND, "%s: no linear module matches", stats->pattern);
+    LR_FAIL_IF(!stats->module_count, LR_E_NOTFOUND, "%s: no linear module matches%s", o->pattern,
+               o->plan ? " that the plan gives a rank" : "");
 done:
     lr__graph_drop(graph);
     return status;
@@ -71,7 +78,7 @@ lr_status lr_stats_new(lr_stats **out, const lr_model *model, const lr_stats_opt
     stats->model = lr__model_keep(model);
     stats->is_exact = o.exact;
     LR_TRY(lr__dup(&stats->pattern, o.pattern));
-    LR_TRY(list_modules(stats));
+    LR_TRY(list_modules(stats, &o));
     if (o.gradients) LR_TRY(add_slopes(stats));
     *out = stats;
     stats = NULL;

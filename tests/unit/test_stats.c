@@ -69,6 +69,32 @@ START_TEST(test_collect) {
 }
 END_TEST
 
+static lr_status stats_of_plan(lr_stats **out, const char *ranks) {
+    lr_plan *plan;
+    lr_plan_opts how;
+    lr_stats_opts opts;
+    lr_plan_opts_init(&how, sizeof how);
+    how.ranks = ranks;
+    CHECK_OK(lr_plan_new(&plan, model, &how));
+    lr_stats_opts_init(&opts, sizeof opts);
+    opts.plan = plan;
+    lr_status status = lr_stats_new(out, model, &opts);
+    lr_plan_free(plan);
+    return status;
+}
+
+START_TEST(test_modules_of_a_plan) {
+    lr_stats *stats;
+    CHECK_OK(stats_of_plan(&stats, "{\"*.1.*.{q,down}_proj\": 5}"));
+    ck_assert_int_eq(stats->module_count, 2);
+    ck_assert_str_eq(stats->modules[0], "model.layers.1.self_attn.q_proj");
+    ck_assert_str_eq(stats->modules[1], down1);
+    lr_stats_free(stats);
+    ck_assert_int_eq(stats_of_plan(&stats, "{\"*.q_proj\": 0}"), LR_E_NOTFOUND);
+    ck_assert_ptr_null(stats);
+}
+END_TEST
+
 START_TEST(test_shared_inputs) {
     static const char *const suffix[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
                                          "self_attn.o_proj", "mlp.gate_proj",    "mlp.up_proj",
@@ -412,6 +438,7 @@ Suite *stats_suite(void) {
     TCase *tests = tcase_create("stats");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_loop_test(tests, test_collect, 0, MODELS);
+    tcase_add_test(tests, test_modules_of_a_plan);
     tcase_add_test(tests, test_shared_inputs);
     tcase_add_test(tests, test_attach);
     tcase_add_test(tests, test_head);
