@@ -5,6 +5,7 @@
 #include "cli/keep.h"
 #include "cli/progress.h"
 #include "cli/samples.h"
+#include "cli/work.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,8 +21,9 @@ enum { HELD_SHARE = 10 /* of each text's windows, one is held out */ };
 typedef struct distilling {
     const char *out, *plan_path;
     int32_t storage, start, stream, wants_tail, self_text;
-    int32_t steps, batch, held_out, check_every, patience, log_every;
+    int32_t steps, batch, held_out, check_every, patience, log_every, checkpoint_every;
     double rate, weight_decay, clip;
+    cli_work work;
     cli_keep keep;
     cli_samples samples;
     cli_evals evals;
@@ -78,6 +80,41 @@ static int load_texts(distilling *d, cli_job *job) {
     TRY(report_count(job->result, "held_out", d->held));
 done:
     return code;
+}
+
+/* ---- an interrupted run ---- */
+
+static json_t *ranks_of(const lr_plan *plan) {
+    json_t *ranks = json_array();
+    int failed = !ranks;
+    for (int32_t i = 0; i < lr_plan_count(plan); i++)
+        failed |= json_array_append_new(ranks, json_integer(lr_plan_rank(plan, i)));
+    if (!failed) return ranks;
+    json_decref(ranks);
+    return NULL;
+}
+
+/* All that decides what the run does; NULL when memory is out. */
+static json_t *settings_of(const distilling *d, const cli_job *job) {
+    const token_list all = {.ids = d->ids,
+                            .count = (size_t)(d->windows + d->held) * (size_t)d->samples.window};
+    json_t *keep = keep_settings(&d->keep);
+    json_t *settings = json_pack(
+        "{s:o, s:o, s:o, s:s, s:s, s:b, s:I, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, "
+        "s:I, s:i, s:b}",
+        "model", report_name(job->model_path), "plan", report_name(d->plan_path), "modules",
+        ranks_of(d->plan), "start", starts[d->start], "stream", streams[d->stream], "tail",
+        d->wants_tail, "text", (json_int_t)(texts_hash(TEXTS_HASH, &all) >> 1), "samples",
+        (json_int_t)d->windows, "held-out", (json_int_t)d->held, "window", d->samples.window,
+        "steps", d->steps, "batch", d->batch, "check-every", d->check_every, "patience",
+        d->patience, "lr", d->rate, "weight-decay", d->weight_decay, "clip", d->clip, "seed",
+        (json_int_t)job->seed, "dtype", job->dtype, "bf16", job->bf16);
+    if (!keep || !settings || json_object_update(settings, keep)) {
+        json_decref(settings);
+        settings = NULL;
+    }
+    json_decref(keep);
+    return settings;
 }
 
 /* ---- the start ---- */
@@ -179,6 +216,8 @@ static int learn(distilling *d, const cli_job *job) {
     opts.held_out = (int32_t)d->held;
     opts.patience = d->patience;
     opts.seed = job->seed;
+    opts.checkpoint = d->work.checkpoint;
+    opts.checkpoint_every = d->checkpoint_every;
     d->log.is_quiet = job->quiet;
     progress_stage("distill", 1);
     lr_status status =
@@ -191,12 +230,13 @@ done:
 
 /* ---- the whole ---- */
 
-static int save(const distilling *d, const cli_job *job) {
+static int save(distilling *d, const cli_job *job) {
     char *folder = NULL;
     int code;
-    TRY(job_save(job, d->model, d->out));
+    TRY(work_save(&d->work, job, d->model, d->out));
     if (asprintf(&folder, "%s/losses", d->out) < 0) return report_nomem();
     TRY(distill_log_save(&d->log, folder));
+    work_done(&d->work);
 done:
     free(folder);
     return code;
@@ -224,6 +264,7 @@ static int run(distilling *d, cli_job *job) {
     TRY(job_stage(job, "read"));
     TRY(evals_load(&d->evals, d->model, d->samples.window));
     TRY(load_texts(d, job));
+    TRY(work_begin(&d->work, job, settings_of(d, job)));
     TRY(begin(d, job));
     TRY(job_stage(job, "distill"));
     TRY(learn(d, job));
@@ -266,6 +307,7 @@ int command_distill(cli_job *job) {
                     .held_out = -1,
                     .check_every = 10,
                     .log_every = 8,
+                    .checkpoint_every = 25,
                     .rate = 8.6e-5,
                     .weight_decay = 0.01,
                     .clip = 2,
@@ -311,11 +353,14 @@ int command_distill(cli_job *job) {
             .least = 1),
         ARG("tail", ARG_FLAG, &d.wants_tail, NULL,
             "with --start svd too: tell the least loss that the rank allows on the text"),
+        ARG("checkpoint-every", ARG_INT, &d.checkpoint_every, "N",
+            "steps between checkpoints [default 25]", .least = 1),
+        WORK_OPTIONS(&d.work),
         EVALS_OPTIONS(&d.evals, EVALS_HELD_OUT),
     };
     TRY(JOB_BEGIN(job, options));
     TRY(check(&d));
-    TRY(job_check_output(job, d.out));
+    TRY(work_open(&d.work, job, d.out));
     TRY(job_start(job));
     TRY(run(&d, job));
     TRY(job_report(job));
@@ -327,5 +372,6 @@ done:
     lr_model_free(d.model);
     samples_end(&d.samples);
     free(d.ids);
+    work_end(&d.work);
     return code;
 }

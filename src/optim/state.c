@@ -4,9 +4,7 @@
  * "format", "version", "rule", "state" and "step". A file is checked whole before a number of it is
  * taken up.
  */
-#include "optim/optimizer.h"
-
-#include "format/safetensors.h"
+#include "optim/state.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -90,15 +88,23 @@ static lr_status put(const piece *p, void *user) {
     return lr__safetensors_put(user, p->numbers, (size_t)p->count * sizeof *p->numbers);
 }
 
+lr_status lr__state_declare(const lr_optimizer *optimizer, lr__safetensors_writer *writer) {
+    return each_piece(optimizer, declare, writer);
+}
+
+lr_status lr__state_put(const lr_optimizer *optimizer, lr__safetensors_writer *writer) {
+    return each_piece(optimizer, put, writer);
+}
+
 static lr_status write_file(const lr_optimizer *optimizer, const char *path) {
     lr_status status = LR_OK;
     lr__safetensors_writer *writer = NULL;
     json_t *metadata = metadata_of(optimizer);
     LR_FAIL_IF(!metadata, LR_E_NOMEM, "out of memory for JSON");
     LR_TRY(lr__safetensors_new(&writer));
-    LR_TRY(each_piece(optimizer, declare, writer));
+    LR_TRY(lr__state_declare(optimizer, writer));
     LR_TRY(lr__safetensors_begin(writer, path, metadata));
-    LR_TRY(each_piece(optimizer, put, writer));
+    LR_TRY(lr__state_put(optimizer, writer));
     LR_TRY(lr__safetensors_finish(writer));
 done:
     lr__safetensors_free(writer);
@@ -124,26 +130,26 @@ done:
 typedef struct reader {
     const lr__stored_list *list;
     const char *path;
-    const float **data; /* by slot: where the numbers lie */
-    size_t found;
+    lr__state_found *found;
 } reader;
 
-static lr_status check_text(const json_t *metadata, const char *key, const char *expected,
-                            const char *path) {
+lr_status lr__state_check_text(const json_t *metadata, const char *key, const char *expected,
+                               const char *path) {
     const char *text = json_string_value(json_object_get(metadata, key));
     if (text && !strcmp(text, expected)) return LR_OK;
     return lr__fail(LR_E_FORMAT, "%s: %s \"%s\", expected \"%s\"", path, key, text ? text : "",
                     expected);
 }
 
-static lr_status read_step(const json_t *metadata, int64_t *step, const char *path) {
-    const char *text = json_string_value(json_object_get(metadata, "step"));
-    *step = 0;
-    if (!text || !*text) return lr__fail(LR_E_FORMAT, "%s: no \"step\" in its metadata", path);
+lr_status lr__state_read_count(const json_t *metadata, const char *key, int64_t *count,
+                               const char *path) {
+    const char *text = json_string_value(json_object_get(metadata, key));
+    *count = 0;
+    if (!text || !*text) return lr__fail(LR_E_FORMAT, "%s: no \"%s\" in its metadata", path, key);
     for (const char *c = text; *c; c++) {
-        if (*c < '0' || *c > '9' || *step > most_steps / 10)
-            return lr__fail(LR_E_FORMAT, "%s: step \"%s\", expected a whole number", path, text);
-        *step = *step * 10 + (*c - '0');
+        if (*c < '0' || *c > '9' || *count > most_steps / 10)
+            return lr__fail(LR_E_FORMAT, "%s: %s \"%s\", expected a whole number", path, key, text);
+        *count = *count * 10 + (*c - '0');
     }
     return LR_OK;
 }
@@ -153,11 +159,11 @@ static lr_status read_metadata(const lr_optimizer *optimizer, const json_t *meta
     char state[24];
     lr_status status = LR_OK;
     snprintf(state, sizeof state, "%d", lr__optimizer_state_numbers(&optimizer->opts));
-    LR_TRY(check_text(metadata, "format", format_name, path));
-    LR_TRY(check_text(metadata, "version", "1", path));
-    LR_TRY(check_text(metadata, "rule", rules[optimizer->opts.rule], path));
-    LR_TRY(check_text(metadata, "state", state, path));
-    LR_TRY(read_step(metadata, step, path));
+    LR_TRY(lr__state_check_text(metadata, "format", format_name, path));
+    LR_TRY(lr__state_check_text(metadata, "version", "1", path));
+    LR_TRY(lr__state_check_text(metadata, "rule", rules[optimizer->opts.rule], path));
+    LR_TRY(lr__state_check_text(metadata, "state", state, path));
+    LR_TRY(lr__state_read_count(metadata, "step", step, path));
 done:
     return status;
 }
@@ -177,15 +183,15 @@ static lr_status check_piece(const piece *p, void *user) {
         if (!isfinite(numbers[i]))
             return lr__fail(LR_E_NUMERIC, "%s: tensor \"%s\": number %lld is %g", r->path, p->name,
                             (long long)i, numbers[i]);
-    r->data[p->slot] = numbers;
-    r->found++;
+    r->found->data[p->slot] = numbers;
+    r->found->count++;
     return LR_OK;
 }
 
 static lr_status check_squares(const lr_optimizer *optimizer, const reader *r) {
     for (size_t i = 0; i < optimizer->count; i++) {
         const lr__trained *item = &optimizer->items[i];
-        const float *squares = r->data[i * PARTS + STATE] + item->count;
+        const float *squares = r->found->data[i * PARTS + STATE] + item->count;
         for (int64_t at = 0; at < item->count; at++)
             if (squares[at] < 0)
                 return lr__fail(LR_E_FORMAT, "%s: %s: a mean of squares of %g", r->path,
@@ -194,14 +200,30 @@ static lr_status check_squares(const lr_optimizer *optimizer, const reader *r) {
     return LR_OK;
 }
 
-static void copy_all(lr_optimizer *optimizer, const reader *r) {
+lr_status lr__state_find(lr__state_found *found, const lr_optimizer *optimizer,
+                         const lr__stored_list *list, const char *path) {
+    reader r = {.list = list, .path = path, .found = found};
+    lr_status status = LR_OK;
+    *found = (lr__state_found){0};
+    LR_TRY(lr__new(&found->data, optimizer->count * PARTS + 1, sizeof *found->data));
+    LR_TRY(each_piece(optimizer, check_piece, &r));
+    if (optimizer->opts.rule == LR_ADAMW) LR_TRY(check_squares(optimizer, &r));
+done:
+    return status;
+}
+
+void lr__state_clear(lr__state_found *found) { lr__free(found->data); }
+
+void lr__state_take(lr_optimizer *optimizer, const lr__state_found *found, int64_t step) {
     size_t arrays = (size_t)lr__optimizer_state_numbers(&optimizer->opts);
     for (size_t i = 0; i < optimizer->count; i++) {
         lr__trained *item = &optimizer->items[i];
         size_t bytes = (size_t)item->count * sizeof(float);
-        memcpy(lr__param_floats(item->param), r->data[i * PARTS + VALUES], bytes);
-        if (item->state) memcpy(item->state, r->data[i * PARTS + STATE], bytes * arrays);
+        memcpy(lr__param_floats(item->param), found->data[i * PARTS + VALUES], bytes);
+        if (item->state) memcpy(item->state, found->data[i * PARTS + STATE], bytes * arrays);
     }
+    optimizer->step = step;
+    lr_optimizer_zero(optimizer);
 }
 
 lr_status lr_optimizer_restore(lr_optimizer *optimizer, const char *path) {
@@ -211,20 +233,16 @@ lr_status lr_optimizer_restore(lr_optimizer *optimizer, const char *path) {
     int64_t step;
     if (!optimizer || !path)
         return lr__fail(LR_E_INVALID, "lr_optimizer_restore: optimizer and path are needed");
-    reader r = {.list = &list, .path = path};
-    LR_TRY(lr__new(&r.data, optimizer->count * PARTS + 1, sizeof *r.data));
+    lr__state_found found = {0};
     LR_TRY(lr__safetensors_add(&list, path, 0, &metadata));
     LR_TRY(read_metadata(optimizer, metadata, &step, path));
-    LR_TRY(each_piece(optimizer, check_piece, &r));
-    LR_FAIL_IF(r.found != list.count, LR_E_FORMAT, "%s: %zu tensors, expected %zu", path,
-               list.count, r.found);
-    if (optimizer->opts.rule == LR_ADAMW) LR_TRY(check_squares(optimizer, &r));
-    copy_all(optimizer, &r);
-    optimizer->step = step;
-    lr_optimizer_zero(optimizer);
+    LR_TRY(lr__state_find(&found, optimizer, &list, path));
+    LR_FAIL_IF(found.count != list.count, LR_E_FORMAT, "%s: %zu tensors, expected %zu", path,
+               list.count, found.count);
+    lr__state_take(optimizer, &found, step);
 done:
     json_decref(metadata);
-    lr__free(r.data);
+    lr__state_clear(&found);
     lr__stored_list_clear(&list);
     return status;
 }

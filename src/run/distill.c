@@ -29,7 +29,8 @@ void lr_distill_opts_init(lr_distill_opts *opts, size_t size) {
                                 .stream = "teacher",
                                 .log_every = 8,
                                 .check_every = 10,
-                                .held_out = -1};
+                                .held_out = -1,
+                                .checkpoint_every = 25};
     lr__opts_defaults(opts, size, &defaults, sizeof defaults);
 }
 
@@ -49,6 +50,7 @@ typedef struct distillation {
     float *x[SIDES];             /* residual rows */
     lr__arena arena;
     lr_segment segments[LR__BATCH_WINDOWS];
+    int64_t saved; /* step of the last checkpoint, -1: none */
     int32_t is_measuring;
     lr_distill_fn fn;
     void *user;
@@ -70,10 +72,13 @@ static lr_status check_opts(distillation *d) {
                         "distillation: steps %lld, batch %d, window %d, expected 1 "
                         "or more, and batches of at most %d windows",
                         (long long)o->steps, o->batch, o->window, LR__BATCH_WINDOWS);
-    if (o->log_every < 1 || o->check_every < 1 || o->held_out < -1 || o->patience < 0)
+    if (o->log_every < 1 || o->check_every < 1 || o->held_out < -1 || o->patience < 0 ||
+        o->checkpoint_every < 1)
         return lr__fail(LR_E_INVALID,
-                        "distillation: log_every %d, check_every %d, held_out %d, patience %d",
-                        o->log_every, o->check_every, o->held_out, o->patience);
+                        "distillation: log_every %d, check_every %d, held_out %d, patience %d, a "
+                        "checkpoint every %lld",
+                        o->log_every, o->check_every, o->held_out, o->patience,
+                        (long long)o->checkpoint_every);
     return find_stream(d);
 }
 
@@ -310,17 +315,46 @@ static lr_status run_step(distillation *d, int64_t step) {
     return status;
 }
 
+static lr_status save(distillation *d, int64_t step) {
+    lr_status status = LR_OK;
+    if (!d->opts.checkpoint || d->saved == step) return LR_OK;
+    LR_TRY(lr__pupils_save(d->pupils, d->count, step, d->opts.checkpoint));
+    d->saved = step;
+done:
+    return status;
+}
+
+/* The windows of the steps that were made are dealt again. */
+static lr_status resume(distillation *d, int64_t *step) {
+    lr_status status = LR_OK;
+    if (!d->opts.checkpoint || !lr__path_exists(d->opts.checkpoint)) return LR_OK;
+    LR_TRY(lr__pupils_restore(d->pupils, d->count, d->opts.steps, step, d->opts.checkpoint));
+    for (int64_t i = 0; i < *step; i++) deal(d);
+    d->saved = *step;
+done:
+    return status;
+}
+
+static lr_status explain(const distillation *d, int64_t step, lr_status why) {
+    lr__fail_in(why, "step %lld", (long long)step);
+    if (why != LR_E_NUMERIC || d->saved < 0) return why;
+    return lr__fail(why, "%s; the last checkpoint is %s of step %lld", lr_last_error(),
+                    d->opts.checkpoint, (long long)d->saved);
+}
+
 static lr_status run_steps(distillation *d) {
     lr_status status = LR_OK;
     int64_t step = 0, steps = d->opts.steps;
-    if (d->total > d->windows) LR_TRY(measure(d));
+    LR_TRY(resume(d, &step));
+    if (!step && d->total > d->windows) LR_TRY(measure(d));
     while (step < steps && is_anyone_left(d)) {
         LR_TRY(run_step(d, ++step));
+        if (step % d->opts.checkpoint_every == 0) LR_TRY(save(d, step));
         LR_TRY(lr__progress(d->student->ctx, "distill", step, steps));
     }
+    LR_TRY(save(d, step));
 done:
-    if (status == LR_E_CANCELLED || status >= 0) return status;
-    return lr__fail_in(status, "step %lld", (long long)step);
+    return status == LR_E_CANCELLED || status >= 0 ? status : explain(d, step, status);
 }
 
 /* ---- the end ---- */
@@ -355,7 +389,8 @@ lr_status lr_distill(lr_model *student, const lr_model *teacher, const char *pat
                      const int32_t *ids, size_t count, const lr_distill_opts *opts,
                      lr_distill_fn fn, void *user) {
     lr_status status = LR_OK;
-    distillation d = {.student = student, .teacher = teacher, .ids = ids, .fn = fn, .user = user};
+    distillation d = {
+        .student = student, .teacher = teacher, .ids = ids, .saved = -1, .fn = fn, .user = user};
     lr_distill_opts_init(&d.opts, sizeof d.opts);
     if (!student || !teacher || !ids)
         return lr__fail(LR_E_INVALID, "lr_distill: student, teacher and ids are needed");

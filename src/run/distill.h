@@ -51,6 +51,11 @@ double lr__pupil_mean(const lr__pupil *p, int32_t most);
 void lr__pupil_judge(lr__pupil *p, double value, int32_t patience);
 /* Puts the best values back. */
 void lr__pupil_restore(lr__pupil *p);
+/* All of them in a file, in place of an older one, `step` steps made; and back, bit for bit, from a
+ * file of `most` steps or fewer. Nothing has changed where a file cannot be taken up. */
+lr_status lr__pupils_save(const lr__pupil *pupils, int32_t count, int64_t step, const char *path);
+lr_status lr__pupils_restore(lr__pupil *pupils, int32_t count, int64_t most, int64_t *step,
+                             const char *path);
 /* `<module>.losses` and `<module>.safetensors`, in place of older ones. */
 lr_status lr__pupil_save(const lr__pupil *p, const char *folder);
 

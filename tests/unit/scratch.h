@@ -38,6 +38,12 @@ static inline const char *scratch_path(const char *name) {
     return path;
 }
 
+/* A path that stays, however many more are asked for. */
+static inline const char *lasting_path(char room[600], const char *name) {
+    snprintf(room, 600, "%s", scratch_path(name));
+    return room;
+}
+
 static inline const char *scratch_write(const char *name, const void *data, size_t bytes) {
     const char *path = scratch_path(name);
     FILE *file = fopen(path, "wb");

@@ -5,15 +5,16 @@
 
 /* Letters in no order: every window differs. */
 static const char *text_path(void) {
-    static const char *path;
+    static char path[600];
     char letters[6000];
     unsigned state = 1;
-    if (path && !access(path, R_OK)) return path;
+    if (*path && !access(path, R_OK)) return path;
     for (size_t i = 0; i < sizeof letters; i++) {
         state = state * 1103515245u + 12345u;
         letters[i] = (char)(state >> 28 ? 'a' + (state >> 16) % 26 : ' ');
     }
-    return path = scratch_write("letters", letters, sizeof letters);
+    scratch_write("letters", letters, sizeof letters);
+    return lasting_path(path, "letters");
 }
 
 #define RANKS "{\"q_proj\": 20, \"gate_proj\": 16}"
@@ -134,6 +135,54 @@ START_TEST(same_seed_same_bytes) {
 }
 END_TEST
 
+/* ---- runs that are interrupted ---- */
+
+enum { WEIGHTS_ROOM = 1 << 21 };
+
+static size_t weights(const char *folder, char *bytes) {
+    char file[700];
+    snprintf(file, sizeof file, "%s/model.safetensors", folder);
+    return scratch_read(file, bytes, WEIGHTS_ROOM);
+}
+
+#define LONG(out) \
+    DISTILL(out, "200"), "--stream", "anchored", "--lr", "1e-3", "--checkpoint-every", "10"
+
+/* Stopped each time once a checkpoint of its own is there, in turn killed and asked. */
+START_TEST(interrupted_runs_end_with_the_same_bytes) {
+    static char whole[WEIGHTS_ROOM], resumed[WEIGHTS_ROOM];
+    static const char last[] = "model.layers.1.mlp.gate_proj";
+    char rooms[2][600];
+    double losses[2][220];
+    struct stat seen = {0}, now;
+    const char *one = lasting_path(rooms[0], "whole"), *out = lasting_path(rooms[1], "resumed");
+    const char *checkpoint = scratch_path(".resumed.lowrank-work/checkpoint.safetensors");
+    RUN_JSON(LONG(one));
+    for (int i = 0; i < 4; i++) {
+        START(LONG(out), "--resume", "--quiet");
+        while (stat(checkpoint, &now) || now.st_ino == seen.st_ino)
+            ck_assert_int_eq(waitpid(run.pid, NULL, WNOHANG), 0);
+        seen = now;
+        kill(run.pid, i % 2 ? SIGTERM : SIGKILL);
+        cli_wait(0);
+        if (i % 2) ck_assert_int_eq(run.code, 5);
+        ck_assert_int_ne(access(out, F_OK), 0);
+    }
+    RUN_FAILS(1, "--resume goes on with it", LONG(out));
+    RUN_FAILS(2, "another --stream", LONG(out), "--resume", "--stream", "shift");
+    RUN_FAILS(2, "another --modules", LONG(out), "--resume", "--ranks", "{\"q_proj\": 20}");
+    RUN_JSON(LONG(out), "--resume");
+    size_t bytes = weights(one, whole);
+    ck_assert_uint_gt(bytes, 1000);
+    ck_assert_uint_eq(weights(out, resumed), bytes);
+    ck_assert_mem_eq(whole, resumed, bytes);
+    ck_assert_int_eq(losses_of(one, last, losses[0], 220), 200);
+    ck_assert_int_eq(losses_of(out, last, losses[1], 220), 200);
+    ck_assert_mem_eq(losses[0], losses[1], 200 * sizeof losses[0][0]);
+    ck_assert_int_ne(access(scratch_path(".resumed.lowrank-work"), F_OK), 0);
+}
+END_TEST
+
 /* Without --quiet one line for all modules every so many steps; patience ends a hopeless run. */
 START_TEST(messages_and_patience) {
     RUN(0, DISTILL(scratch_path("small"), "40"), "--lr", "0.3", "--check-every", "3", "--patience",
@@ -176,6 +225,7 @@ Suite *cli_distill_suite(void) {
     tcase_add_loop_test(tests, closed_form_starts_at_the_tail, 0, 2);
     tcase_add_test(tests, streams_are_told_apart);
     tcase_add_test(tests, same_seed_same_bytes);
+    tcase_add_test(tests, interrupted_runs_end_with_the_same_bytes);
     tcase_add_test(tests, messages_and_patience);
     tcase_add_test(tests, what_makes_no_sense_is_refused);
     tcase_set_timeout(tests, 60);

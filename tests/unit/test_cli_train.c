@@ -14,12 +14,6 @@ static const char *text_path(void) {
     return path;
 }
 
-/* A path that stays, however many more are asked for. */
-static const char *lasting_path(char room[600], const char *name) {
-    snprintf(room, 600, "%s", scratch_path(name));
-    return room;
-}
-
 #define TRAIN(out, steps)                                                                          \
     "train", cli_model(), "--text", text_path(), "--out", out, "--steps", steps, "--window", "16", \
         "--batch", "2", "--lr", "0.003", "--dtype", "f32", "--checkpoint-every", "5",              \
