@@ -52,7 +52,8 @@ typedef struct lr__matmul_backward {
     float *dx; /* [tokens, in], step lddx; NULL: not wanted */
     int64_t lddx;
     int32_t accumulate; /* adds to dx */
-    float *dw;          /* [rows, cols] of w, added to; NULL: not wanted */
+    float *dw;          /* [rows, cols] of w; NULL: not wanted */
+    int32_t dw_adds;    /* adds to dw; else all of w takes part and dw is written */
 } lr__matmul_backward;
 
 /* Each sum runs up its axis in the same order whatever the threads. */

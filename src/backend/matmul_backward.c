@@ -4,6 +4,7 @@
  */
 #include "backend/matmul.h"
 #include "backend/panels.h"
+#include "tensor/dtype.h"
 
 #include <string.h>
 
@@ -35,15 +36,21 @@ static void pack_weights(void *work, int64_t index, int32_t thread) {
     const job *j = work;
     const lr__matmul_backward *m = j->m;
     float *row = j->scratch + (size_t)thread * j->scratch_each;
-    int64_t end = least((index + 1) * PACK_ROWS, j->depth);
-    for (int64_t d = index * PACK_ROWS; d < end; d++) {
+    int64_t begin = index * PACK_ROWS, end = least(begin + PACK_ROWS, j->depth);
+    if (m->w->dtype == LR_F32 && !m->take && m->scale == 1) {
+        const float *stored = (const float *)m->w->data + (j->first + begin) * m->w->cols;
+        lr__panels_set_rows(j->kernels, stored + j->col, m->w->cols, end - begin, j->cols, j->depth,
+                            begin, j->panels);
+        return;
+    }
+    for (int64_t d = begin; d < end; d++) {
         int64_t at = row_of(m, j->first + d);
         if (at < 0)
             memset(row, 0, (size_t)m->in * sizeof *row);
         else
             lr__matrix_widen(j->kernels, m->w, at, 1, m->in, row, m->in);
         if (m->scale != 1) j->kernels->scale(m->in, m->scale, row, row);
-        lr__panels_set_row(j->kernels, row + j->col, j->cols, j->depth, d, j->panels);
+        lr__panels_set_rows(j->kernels, row + j->col, 0, 1, j->cols, j->depth, d, j->panels);
     }
 }
 
@@ -88,10 +95,10 @@ done:
 static void pack_inputs(void *work, int64_t index, int32_t thread) {
     (void)thread;
     const job *j = work;
-    int64_t end = least((index + 1) * PACK_ROWS, j->depth);
-    for (int64_t d = index * PACK_ROWS; d < end; d++)
-        lr__panels_set_row(j->kernels, j->m->x + (j->first + d) * j->m->ldx + j->col, j->cols,
-                           j->depth, d, j->panels);
+    const lr__matmul_backward *m = j->m;
+    int64_t begin = index * PACK_ROWS, end = least(begin + PACK_ROWS, j->depth);
+    lr__panels_set_rows(j->kernels, m->x + (j->first + begin) * m->ldx + j->col, m->ldx,
+                        end - begin, j->cols, j->depth, begin, j->panels);
 }
 
 /* Rows of dY' by a few columns of dY each: as they lie, or to where `take` has them from. */
@@ -136,7 +143,7 @@ static void add_to_dw(job *j, const lr__device *device) {
                                .panels = j->panels,
                                .y = m->dw + j->row * m->w->cols + j->col,
                                .ldy = m->w->cols,
-                               .add = 1};
+                               .add = m->dw_adds || j->first > 0};
         lr__panels_multiply(device, &task);
     }
 }

@@ -65,11 +65,21 @@ void lr__panels_multiply_pairs(const lr__device *device, const lr__panel_task *t
     multiply_by(device->multiply_pairs, device->pool, task);
 }
 
-void lr__panels_set_row(const lr__kernels *kernels, const float *from, int64_t cols, int64_t depth,
-                        int64_t row, float *panels) {
+/* A line of the cache at a time, without a call. */
+static void copy_lines(const float *from, int64_t count, float *to) {
+    enum { LINE = 16 };
+    int64_t i = 0;
+    for (; i + LINE <= count; i += LINE) memcpy(to + i, from + i, LINE * sizeof *from);
+    for (; i < count; i++) to[i] = from[i];
+}
+
+/* Panel by panel, so that what is written lies together. */
+void lr__panels_set_rows(const lr__kernels *kernels, const float *from, int64_t ld, int64_t rows,
+                         int64_t cols, int64_t depth, int64_t first, float *panels) {
     int64_t width = kernels->panel_columns;
     for (int64_t c = 0; c < cols; c += width) {
         int64_t here = cols - c < width ? cols - c : width;
-        memcpy(panels + c * depth + row * width, from + c, (size_t)here * sizeof *from);
+        float *to = panels + c * depth + first * width;
+        for (int64_t r = 0; r < rows; r++) copy_lines(from + r * ld + c, here, to + r * width);
     }
 }

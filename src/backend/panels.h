@@ -19,8 +19,8 @@ void lr__panels_multiply(const lr__device *device, const lr__panel_task *task);
 /* The same by device->multiply_pairs, which is set. */
 void lr__panels_multiply_pairs(const lr__device *device, const lr__panel_task *task);
 
-/* Row `row` of panels [depth, cols]. */
-void lr__panels_set_row(const lr__kernels *kernels, const float *from, int64_t cols, int64_t depth,
-                        int64_t row, float *panels);
+/* Rows of panels [depth, cols], from the first on; those given lie `ld` apart. */
+void lr__panels_set_rows(const lr__kernels *kernels, const float *from, int64_t ld, int64_t rows,
+                         int64_t cols, int64_t depth, int64_t first, float *panels);
 
 #endif

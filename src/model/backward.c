@@ -173,7 +173,7 @@ static lr_status leave_branch(lr__backward *b, int32_t layer, const lr__block_ta
 enum { AT_ATTENTION_NORM, AT_QKV, AT_HEAD_NORMS, AT_O, AT_MLP_NORM, AT_GATE_UP, AT_DOWN };
 
 static int trains(const lr__backward *b, const lr__param *param) {
-    return param && lr__gradient_of(b->gradients, param) != NULL;
+    return param && lr__gradients_has(b->gradients, param);
 }
 
 typedef struct search {
@@ -184,7 +184,7 @@ typedef struct search {
 static void look(const lr__param *param, int32_t is_bias, void *user) {
     search *s = user;
     (void)is_bias;
-    if (lr__gradient_of(s->gradients, param)) s->found = 1;
+    if (lr__gradients_has(s->gradients, param)) s->found = 1;
 }
 
 static int trains_linears(const lr__backward *b, const lr__block *block, int32_t first,

@@ -138,7 +138,7 @@ static lr_status leave_block(pass *p, int32_t layer, int goes_on) {
 static lr_status run_backward(pass *p) {
     const lr__gradients *gradients = &p->derived.gradients;
     const lr__graph *graph = p->step.graph;
-    int32_t embeds = lr__gradient_of(gradients, graph->embedding) != NULL;
+    int32_t embeds = lr__gradients_has(gradients, graph->embedding);
     lr_status status = LR_OK;
     LR_TRY(lr__backward_new(&p->b, &p->r, gradients));
     memset(p->b.dx, 0, stream_numbers(p) * sizeof(float));
@@ -228,7 +228,7 @@ static lr_status leave_blocks(blocks_pass *p) {
     const lr__block_lesson *l = p->lesson;
     size_t bytes = (size_t)p->step.tokens * (size_t)p->r.config->hidden_size * sizeof *p->b.dx;
     const lr__gradients *gradients = &p->derived.gradients;
-    int below = l->dx || (!l->first && lr__gradient_of(gradients, p->step.graph->embedding));
+    int below = l->dx || (!l->first && lr__gradients_has(gradients, p->step.graph->embedding));
     int32_t lowest = l->dx ? l->first : lr__backward_lowest(p->step.graph, gradients, l->first);
     lr_status status = LR_OK;
     LR_TRY(lr__backward_new(&p->b, &p->r, gradients));

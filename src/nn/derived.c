@@ -72,7 +72,7 @@ lr_status lr__param_follow(const lr__param *param) {
 
 static int is_wanted(const lr__gradients *gradients, const lr__param *param) {
     for (int32_t i = 0; param->producer->backward && i < param->source_count; i++)
-        if (lr__gradient_of(gradients, param->sources[i])) return 1;
+        if (lr__gradients_has(gradients, param->sources[i])) return 1;
     return 0;
 }
 
@@ -96,6 +96,7 @@ lr_status lr__derived_begin(lr__derived_pass *pass, const lr__derived *derived,
     if (!derived->count) return LR_OK;
     LR_TRY(lr__arena_take(arena, &pass->wanted, derived->count, sizeof *pass->wanted));
     LR_TRY(lr__arena_take(arena, &items, given->count + derived->count, sizeof *items));
+    lr__gradients_settle(given); /* what is blank would be told to the copy alone */
     if (given->count) memcpy(items, given->items, given->count * sizeof *items);
     pass->gradients.items = items;
     for (size_t i = 0; i < derived->count; i++) {

@@ -36,7 +36,7 @@ lr_status lr__gradients_add(lr__gradients *gradients, lr__param *param) {
     lr_status status = LR_OK;
     size_t count = (size_t)lr__param_count(param);
     float *values = NULL;
-    if (lr__gradient_of(gradients, param)) return LR_OK;
+    if (lr__gradients_has(gradients, param)) return LR_OK;
     LR_TRY(lr__new_aligned(&values, count, sizeof *values));
     memset(values, 0, count * sizeof *values);
     LR_TRY(lr__grow(&gradients->items, &gradients->capacity, gradients->count + 1,
@@ -58,15 +58,42 @@ void lr__gradients_remove(lr__gradients *gradients, const lr__param *param) {
             (gradients->count - place) * sizeof *gradients->items);
 }
 
-float *lr__gradient_of(const lr__gradients *gradients, const lr__param *param) {
+static lr__gradient *find(const lr__gradients *gradients, const lr__param *param) {
     size_t place = place_of(gradients, param);
-    return is_at(gradients, place, param) ? gradients->items[place].values : NULL;
+    return is_at(gradients, place, param) ? &gradients->items[place] : NULL;
+}
+
+static void settle(lr__gradient *gradient) {
+    if (!gradient->is_blank) return;
+    memset(gradient->values, 0, (size_t)lr__param_count(gradient->param) * sizeof(float));
+    gradient->is_blank = 0;
+}
+
+int lr__gradients_has(const lr__gradients *gradients, const lr__param *param) {
+    return find(gradients, param) != NULL;
+}
+
+float *lr__gradient_of(const lr__gradients *gradients, const lr__param *param) {
+    lr__gradient *found = find(gradients, param);
+    if (!found) return NULL;
+    settle(found);
+    return found->values;
+}
+
+float *lr__gradient_begin(const lr__gradients *gradients, const lr__param *param, int32_t *adds) {
+    lr__gradient *found = find(gradients, param);
+    if (!found) return NULL;
+    *adds = !found->is_blank;
+    found->is_blank = 0;
+    return found->values;
 }
 
 void lr__gradients_zero(lr__gradients *gradients) {
-    for (size_t i = 0; i < gradients->count; i++)
-        memset(gradients->items[i].values, 0,
-               (size_t)lr__param_count(gradients->items[i].param) * sizeof(float));
+    for (size_t i = 0; i < gradients->count; i++) gradients->items[i].is_blank = 1;
+}
+
+void lr__gradients_settle(const lr__gradients *gradients) {
+    for (size_t i = 0; i < gradients->count; i++) settle(&gradients->items[i]);
 }
 
 void lr__gradients_clear(lr__gradients *gradients) {

@@ -9,10 +9,11 @@
 
 typedef struct lr__gradient {
     lr__param *param;
-    float *values; /* [rows, cols] of the parameter */
+    float *values;    /* [rows, cols] of the parameter */
+    int32_t is_blank; /* counts as zeros, whatever the numbers are */
 } lr__gradient;
 
-/* Sorted by address; zeroed to begin with. */
+/* Sorted by address; zeros to begin with. */
 typedef struct lr__gradients {
     lr__gradient *items;
     size_t count, capacity;
@@ -25,9 +26,17 @@ lr_status lr__gradients_add(lr__gradients *gradients, lr__param *param);
 void lr__gradients_put(lr__gradients *gradients, lr__param *param, float *values);
 /* Frozen again. */
 void lr__gradients_remove(lr__gradients *gradients, const lr__param *param);
-/* NULL: frozen. */
+/* Not frozen. */
+int lr__gradients_has(const lr__gradients *gradients, const lr__param *param);
+/* What can be read and added to; NULL: frozen. */
 float *lr__gradient_of(const lr__gradients *gradients, const lr__param *param);
+/* For who gives all of its numbers: *adds is 0 where they are to be written, 1 where they are added
+ * to what is there. */
+float *lr__gradient_begin(const lr__gradients *gradients, const lr__param *param, int32_t *adds);
+/* Blank from here on. */
 void lr__gradients_zero(lr__gradients *gradients);
+/* Numbers are what they count as from here on. */
+void lr__gradients_settle(const lr__gradients *gradients);
 void lr__gradients_clear(lr__gradients *gradients);
 
 #endif

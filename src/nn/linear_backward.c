@@ -23,7 +23,7 @@ typedef struct pass {
 static const lr__kernels *kernels_of(const pass *p) { return p->f->e->device->kernels; }
 
 static int trains(const pass *p, const lr__param *param) {
-    return param && lr__gradient_of(p->gradients, param) != NULL;
+    return param && lr__gradients_has(p->gradients, param);
 }
 
 static int input_is_wanted(const pass *p, const lr__node *n) {
@@ -85,6 +85,14 @@ static lr_status input_target(pass *p, const lr__node *n, target *out) {
     return own_sum(p, n->parent, &out->to);
 }
 
+/* Where all of a matrix takes part, the first derivative of a step is written and not added. */
+static float *derivative_of(const pass *p, lr__matmul_backward *m, const lr__param *param) {
+    int is_whole = !m->take && m->out == m->w->rows && m->in == m->w->cols && m->tokens > 0;
+    m->dw_adds = 1;
+    return is_whole ? lr__gradient_begin(p->gradients, param, &m->dw_adds)
+                    : lr__gradient_of(p->gradients, param);
+}
+
 static lr_status leave_matrix(pass *p, const lr__node *n, const gradient *g) {
     lr__matmul_backward m = {
         .out = n->out, .tokens = p->f->tokens, .dy = g->values, .lddy = g->step, .scale = g->scale};
@@ -102,7 +110,7 @@ static lr_status leave_matrix(pass *p, const lr__node *n, const gradient *g) {
     m.dx = input.to;
     m.lddx = input.step;
     m.accumulate = input.adds;
-    m.dw = lr__gradient_of(p->gradients, n->op->param);
+    m.dw = derivative_of(p, &m, n->op->param);
     return lr__matmul_backward_run(p->f->e->device, p->f->e->arena, &m);
 }
 

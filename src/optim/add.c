@@ -104,7 +104,7 @@ static int is_named(const adding *a, const char *name) {
 static lr_status meet_stored(adding *a, change *met, const char *name) {
     lr_optimizer *optimizer = a->optimizer;
     lr_status status = LR_OK;
-    if (lr__gradient_of(&optimizer->gradients, met->from) || !is_named(a, name)) return LR_OK;
+    if (lr__gradients_has(&optimizer->gradients, met->from) || !is_named(a, name)) return LR_OK;
     if (a->has_sources) met->to = lr__param_keep(master_of(optimizer, met->from));
     met->is_new = !met->to;
     if (met->is_new) LR_TRY(make_master(&met->to, optimizer, met->from, name));
@@ -124,7 +124,7 @@ static lr__param *now(const adding *a, lr__param *param) {
 /* Whether a gradient by it reaches something trained. */
 static int learns(const adding *a, lr__param *param) {
     if (!param->producer)
-        return now(a, param) != param || lr__gradient_of(&a->optimizer->gradients, param);
+        return now(a, param) != param || lr__gradients_has(&a->optimizer->gradients, param);
     for (int32_t i = 0; param->producer->backward && i < param->source_count; i++)
         if (learns(a, param->sources[i])) return 1;
     return 0;

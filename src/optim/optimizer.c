@@ -153,6 +153,7 @@ lr_status lr_optimizer_gradient(const lr_optimizer *optimizer, int32_t index, fl
     if (!item)
         return lr__fail(LR_E_INVALID, "lr_optimizer_gradient: parameter %d of %zu", index,
                         optimizer->count);
+    lr__gradients_settle(&optimizer->gradients);
     memcpy(gradient, item->gradient, (size_t)item->count * sizeof *gradient);
     return LR_OK;
 }
@@ -172,6 +173,7 @@ lr_status lr_optimizer_step(lr_optimizer *optimizer, lr_step_result *result) {
     if (!optimizer->count)
         return lr__fail(LR_E_INVALID, "lr_optimizer_step: no parameters were added");
     double share = lr__schedule_share(&optimizer->opts, optimizer->step);
+    lr__gradients_settle(&optimizer->gradients);
     LR_TRY(lr__clip_measure(optimizer, &norm));
     LR_TRY(lr__rule_apply(optimizer, share));
     optimizer->step++;

@@ -55,7 +55,6 @@ static int sgd(const application *a, const lr__group *group, const lr__chunk *c)
     return a->optimizer->ctx->device.kernels->sgd(&task);
 }
 
-/* A gradient is set to zero while its chunk is at hand. */
 static void apply_chunk(void *work, int64_t index, int32_t thread) {
     const application *a = work;
     lr_optimizer *optimizer = a->optimizer;
@@ -64,7 +63,6 @@ static void apply_chunk(void *work, int64_t index, int32_t thread) {
     int is_finite = optimizer->opts.rule == LR_ADAMW ? adamw(a, group, &c) : sgd(a, group, &c);
     (void)thread;
     optimizer->found[index] = is_finite;
-    memset(c.item->gradient + c.first, 0, (size_t)c.count * sizeof(float));
 }
 
 static lr_status apply_chunks(lr_optimizer *optimizer, double share) {
@@ -72,6 +70,7 @@ static lr_status apply_chunks(lr_optimizer *optimizer, double share) {
     double step = (double)(optimizer->step + 1);
     application a = {optimizer, share, 1 - pow(o->beta1, step), 1 - pow(o->beta2, step)};
     lr__pool_run(optimizer->ctx->device.pool, optimizer->chunks, apply_chunk, &a);
+    lr__gradients_zero(&optimizer->gradients);
     for (int64_t c = 0; c < optimizer->chunks; c++)
         if (!optimizer->found[c])
             return lr__fail(LR_E_NUMERIC, "%s: left the range of binary32 in step %lld",

@@ -48,7 +48,8 @@ static void check_dx(const product *p, const float *wide, const float *dy, const
         }
 }
 
-static void check_dw(const product *p, const float *x, const float *dy, const float *dw) {
+static void check_dw(const product *p, const float *x, const float *dy, double before,
+                     const float *dw) {
     double *sums = calloc((size_t)(p->rows * p->cols), sizeof *sums);
     for (int64_t t = 0; t < p->tokens; t++)
         for (int64_t o = 0; o < p->out; o++) {
@@ -58,8 +59,8 @@ static void check_dw(const product *p, const float *x, const float *dy, const fl
                 sums[row * p->cols + i] += (double)p->scale * dy[t * p->out + o] * x[t * p->in + i];
         }
     for (int64_t i = 0; i < p->rows * p->cols; i++)
-        ck_assert_msg(fabs(dw[i] - (1 + sums[i])) <= 2e-6 * (double)p->tokens + 1e-6,
-                      "dw[%d] %g, not %g", (int)i, (double)dw[i], 1 + sums[i]);
+        ck_assert_msg(fabs(dw[i] - (before + sums[i])) <= 2e-6 * (double)p->tokens + 1e-6,
+                      "dw[%d] %g, not %g", (int)i, (double)dw[i], before + sums[i]);
     free(sums);
 }
 
@@ -86,16 +87,21 @@ static void check(const product *p) {
                              .scale = p->scale,
                              .dx = dx,
                              .lddx = p->in,
-                             .dw = dw};
+                             .dw = dw,
+                             .dw_adds = 1};
     ck_assert_int_ge(lr__matmul_backward_run(&device, &arena, &m), 0);
     check_dx(p, wide, dy, NULL, dx);
-    check_dw(p, x, dy, dw);
+    check_dw(p, x, dy, 1, dw);
     before = malloc((size_t)(p->tokens * p->in) * sizeof *before);
     memcpy(before, dx, (size_t)(p->tokens * p->in) * sizeof *before);
-    m.dw = NULL;
+    for (int64_t i = 0; i < p->rows * p->cols; i++) dw[i] = NAN;
+    int is_whole = p->rows == p->out && p->cols == p->in && !p->take;
+    if (!is_whole) m.dw = NULL;
+    m.dw_adds = 0;
     m.accumulate = 1;
     ck_assert_int_ge(lr__matmul_backward_run(&device, &arena, &m), 0);
     check_dx(p, wide, dy, before, dx);
+    if (is_whole) check_dw(p, x, dy, 0, dw);
     lr__arena_clear(&arena);
     lr__pool_free(device.pool);
     free(wide), free(x), free(dy), free(dx), free(before), free(dw), free(bytes);
@@ -165,7 +171,8 @@ static uint64_t bits_of(int32_t threads) {
                              .scale = 1,
                              .dx = dx,
                              .lddx = IN,
-                             .dw = dw};
+                             .dw = dw,
+                             .dw_adds = 1};
     ck_assert_int_ge(lr__pool_new(&device.pool, threads), 0);
     ck_assert_int_ge(lr__matmul_backward_run(&device, &arena, &m), 0);
     lr__arena_clear(&arena);

@@ -244,6 +244,45 @@ static float *trained_with(int32_t threads, int32_t rule, const float *numbers, 
     return out;
 }
 
+static void backward_of_ones(lr_linear *linear, lr_optimizer *optimizer, float x, float dy) {
+    lr_tensor in, out;
+    float xs[3] = {x, x, x}, dys[2] = {dy, dy};
+    CHECK_OK(lr_tensor_view(&in, xs, LR_F32, 2, (int64_t[]){1, 3}));
+    CHECK_OK(lr_tensor_view(&out, dys, LR_F32, 2, (int64_t[]){1, 2}));
+    CHECK_OK(lr_linear_backward(linear, &in, &out, NULL, optimizer));
+}
+
+/* Derivatives of one step are gone in the next, also of a module that takes no part in it, and
+ * passes of one step add up. */
+START_TEST(test_steps_begin_at_zero) {
+    static const float zeros[6];
+    lr_optimizer_opts opts = optimizer_opts(LR_SGD, 1);
+    lr_optimizer *optimizer = optimizer_of(&opts);
+    lr_linear *a = dense_of("a", zeros, 2, 3), *b = dense_of("b", zeros, 2, 3);
+    float gradient[6];
+    add(optimizer, a);
+    add(optimizer, b);
+    backward_of_ones(a, optimizer, 1, 2);
+    backward_of_ones(a, optimizer, 1, 3);
+    backward_of_ones(b, optimizer, 1, 7);
+    CHECK_OK(lr_optimizer_step(optimizer, NULL));
+    backward_of_ones(a, optimizer, 2, 4);
+    CHECK_OK(lr_optimizer_gradient(optimizer, 1, gradient));
+    for (int i = 0; i < 6; i++) ck_assert(gradient[i] == 0);
+    CHECK_OK(lr_optimizer_step(optimizer, NULL));
+    backward_of_ones(a, optimizer, 1, 100);
+    lr_optimizer_zero(optimizer);
+    CHECK_OK(lr_optimizer_step(optimizer, NULL));
+    for (int i = 0; i < 6; i++) {
+        ck_assert(values_of(a)[i] == -5 - 8);
+        ck_assert(values_of(b)[i] == -7);
+    }
+    lr_optimizer_free(optimizer);
+    lr_linear_free(a);
+    lr_linear_free(b);
+}
+END_TEST
+
 START_TEST(test_threads) {
     int64_t size = 5 * LR__CHUNK + 3;
     float *numbers = fixture_numbers(size + 3);
@@ -455,6 +494,7 @@ Suite *optimizer_suite(void) {
     tcase_add_loop_test(tests, test_formulas, 0, 12);
     tcase_add_loop_test(tests, test_schedules, 0, 3);
     tcase_add_test(tests, test_clipping);
+    tcase_add_test(tests, test_steps_begin_at_zero);
     tcase_add_loop_test(tests, test_threads, 0, 2);
     tcase_add_loop_test(tests, test_bad_gradient, 0, 3);
     tcase_add_loop_test(tests, test_overflow, 0, 2);
