@@ -98,22 +98,22 @@ static json_t *ranks_of(const lr_plan *plan) {
 static json_t *settings_of(const distilling *d, const cli_job *job) {
     const token_list all = {.ids = d->ids,
                             .count = (size_t)(d->windows + d->held) * (size_t)d->samples.window};
-    json_t *keep = keep_settings(&d->keep);
-    json_t *settings = json_pack(
-        "{s:o, s:o, s:o, s:s, s:s, s:b, s:I, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, "
+    json_t *settings = keep_settings(&d->keep);
+    json_t *others = json_pack(
+        "{s:o, s:{s:o, s:o}, s:s, s:s, s:b, s:I, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, "
         "s:I, s:i, s:b}",
-        "model", report_name(job->model_path), "plan", report_name(d->plan_path), "modules",
+        "model", work_model(job->model_path), "plan", "path", report_name(d->plan_path), "ranks",
         ranks_of(d->plan), "start", starts[d->start], "stream", streams[d->stream], "tail",
         d->wants_tail, "text", (json_int_t)(texts_hash(TEXTS_HASH, &all) >> 1), "samples",
         (json_int_t)d->windows, "held-out", (json_int_t)d->held, "window", d->samples.window,
         "steps", d->steps, "batch", d->batch, "check-every", d->check_every, "patience",
         d->patience, "lr", d->rate, "weight-decay", d->weight_decay, "clip", d->clip, "seed",
         (json_int_t)job->seed, "dtype", job->dtype, "bf16", job->bf16);
-    if (!keep || !settings || json_object_update(settings, keep)) {
+    if (!settings || !others || json_object_update(settings, others)) {
         json_decref(settings);
         settings = NULL;
     }
-    json_decref(keep);
+    json_decref(others);
     return settings;
 }
 

@@ -90,7 +90,7 @@ static json_t *settings_of(const recovery *r, const cli_job *job) {
     json_t *all = json_pack(
         "{s:o, s:o, s:s, s:i, s:i, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, "
         "s:f, s:f, s:f, s:f, s:I, s:i, s:b}",
-        "model", report_name(job->model_path), "teacher", report_name(r->teacher_path), "method",
+        "model", work_model(job->model_path), "teacher", work_model(r->teacher_path), "method",
         methods[r->method], "samples", r->samples.counted, "window", r->samples.window, "text",
         describe_texts(r), "epochs", r->epochs, "steps", r->steps, "batch", r->batch, "step-window",
         r->window, "loss", r->loss, "patience", r->patience, "train", r->learner, "refine-lr",

@@ -43,7 +43,7 @@ static json_t *settings_of(const teaching *t, const cli_job *job) {
     }
     return json_pack("{s:o, s:o, s:o, s:I, s:I, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, "
                      "s:f, s:f, s:i, s:b, s:I, s:I, s:b, s:f}",
-                     "model", report_name(job->model_path), "teacher", report_name(t->teacher_path),
+                     "model", work_model(job->model_path), "teacher", work_model(t->teacher_path),
                      "train", patterns, "tokens", (json_int_t)t->texts.tokens.count, "text",
                      (json_int_t)(hash >> 1), "rule", t->rule, "schedule", t->schedule, "steps",
                      t->steps, "batch", t->batch, "window", t->window, "warm-up", t->warm_up, "lr",

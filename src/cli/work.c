@@ -77,10 +77,11 @@ static int compare_settings(const cli_work *w, const json_t *now) {
     if (!then) return report_fail(CODE_INPUT, "%s: %s", w->settings, where.text);
     json_object_foreach((json_t *)now, key, value) {
         if (code || json_equal(value, json_object_get(then, key))) continue;
+        int is_option = strcmp(key, "model") != 0;
         code = report_fail(CODE_USAGE,
-                           "--resume: the run that was interrupted had another --%s; --force "
+                           "--resume: the run that was interrupted had another %s%s; --force "
                            "begins anew",
-                           key);
+                           is_option ? "--" : "", is_option ? key : "MODEL");
     }
     json_decref(then);
     return code;

@@ -26,6 +26,8 @@ int work_open(cli_work *w, cli_job *job, const char *out);
 /* Makes the folder, or finds that of an interrupted run of the same settings: these, taken over,
  * are all that decides what the run does. NULL settings: memory ran out. */
 int work_begin(cli_work *w, const cli_job *job, json_t *settings);
+/* The path of a model and a hash of its files, for settings; NULL path: null. */
+json_t *work_model(const char *path);
 /* Saves the model. From here to work_done() the output may be there and not yet whole. */
 int work_save(const cli_work *w, const cli_job *job, const lr_model *model, const char *out);
 void work_done(cli_work *w);

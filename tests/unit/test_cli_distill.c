@@ -170,7 +170,7 @@ START_TEST(interrupted_runs_end_with_the_same_bytes) {
     }
     RUN_FAILS(1, "--resume goes on with it", LONG(out));
     RUN_FAILS(2, "another --stream", LONG(out), "--resume", "--stream", "shift");
-    RUN_FAILS(2, "another --modules", LONG(out), "--resume", "--ranks", "{\"q_proj\": 20}");
+    RUN_FAILS(2, "another --ranks", LONG(out), "--resume", "--ranks", "{\"q_proj\": 20}");
     RUN_JSON(LONG(out), "--resume");
     size_t bytes = weights(one, whole);
     ck_assert_uint_gt(bytes, 1000);

@@ -157,6 +157,31 @@ static int is_running(void) {
     return info.si_pid == 0;
 }
 
+#define OF_COPY(model, out) "train", model, "--text", text_path(), "--out", out, "--window", "16"
+
+/* A run that has left nothing but its settings, and a model whose last number is another now. */
+START_TEST(replaced_models_are_noticed) {
+    static char bytes[1 << 20];
+    size_t count = scratch_read(cli_model(), bytes, sizeof bytes);
+    char rooms[3][600];
+    const char *model = lasting_path(rooms[0], "copy.gguf"),
+               *out = lasting_path(rooms[1], "taught");
+    const char *settings = lasting_path(rooms[2], ".taught.lowrank-work/settings.json");
+    ck_assert_uint_lt(count, sizeof bytes);
+    scratch_write("copy.gguf", bytes, count);
+    START(OF_COPY(model, out), "--steps", "100000", "--checkpoint-every", "1", "--quiet");
+    while (access(scratch_path(".taught.lowrank-work/checkpoint.safetensors"), F_OK))
+        ck_assert_int_eq(waitpid(run.pid, NULL, WNOHANG), 0);
+    kill(run.pid, SIGKILL);
+    cli_wait(0);
+    bytes[count - 1] ^= 1;
+    scratch_write("copy.gguf", bytes, count);
+    RUN_FAILS(2, "another MODEL", OF_COPY(model, out), "--steps", "100000", "--resume");
+    scratch_write(".taught.lowrank-work/settings.json", "{\"model\": ", 10);
+    RUN_FAILS(3, settings, OF_COPY(model, out), "--steps", "100000", "--resume");
+}
+END_TEST
+
 /* A run is killed when its folder is there and its tables are not; only this one may be replaced.
  */
 START_TEST(runs_killed_in_saving_are_completed) {
@@ -484,6 +509,7 @@ Suite *cli_train_suite(void) {
     tcase_add_test(tests, cancelled_trials_are_made_up);
     tcase_add_test(tests, runs_killed_in_saving_are_completed);
     tcase_add_test(tests, unfinished_runs_are_not_lost);
+    tcase_add_test(tests, replaced_models_are_noticed);
     tcase_add_test(tests, outputs_of_others_are_left);
     tcase_add_test(tests, work_of_other_commands_is_left);
     tcase_add_test(tests, names_are_bytes);
