@@ -16,9 +16,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHECKPOINT_EVERY = 20, TRIALS = 5, CHOICE_WINDOWS = 8, SAMPLES_LEAST = 64, NOT_GIVEN = -1 };
+enum {
+    POLISH_BATCH = 4,
+    CHECKPOINT_EVERY = 20,
+    TRIALS = 5,
+    CHOICE_WINDOWS = 8,
+    SAMPLES_LEAST = 64,
+    NOT_GIVEN = -1
+};
 
 static const char *const losses[] = {"relative", "squares", "cosine", NULL};
+static const char *const presets[] = {"cpu", "gpu", NULL};
 static const char *const learners[] = {"all", "factors", "norms", NULL};
 
 /* What learns, by names within a block. */
@@ -30,8 +38,8 @@ typedef struct recovery {
     cli_keep keep;
     cli_samples samples;
     cli_evals evals, held; /* held: by which the best step of the polish is told */
-    int32_t method, epochs, steps, batch, window, loss, patience, learner;
-    double refine_rate, rate, look_ahead, dense_inputs;
+    int32_t method, preset, epochs, refine_batch, steps, batch, window, loss, patience, learner;
+    double refine_rate, refine_decay, rate, look_ahead, dense_inputs;
     lr_model *source, *model; /* the dense one; what is made smaller */
     lr_stats *stats;
     lr_plan *plan;
@@ -88,14 +96,15 @@ static json_t *describe_texts(const recovery *r) {
 static json_t *settings_of(const recovery *r, const cli_job *job) {
     json_t *keep = keep_settings(&r->keep);
     json_t *all = json_pack(
-        "{s:o, s:o, s:s, s:i, s:i, s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, "
+        "{s:o, s:o, s:s, s:i, s:i, s:o, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, "
         "s:f, s:f, s:f, s:f, s:I, s:i, s:b}",
         "model", work_model(job->model_path), "teacher", work_model(r->teacher_path), "method",
         methods[r->method], "samples", r->samples.counted, "window", r->samples.window, "text",
-        describe_texts(r), "epochs", r->epochs, "steps", r->steps, "batch", r->batch, "step-window",
-        r->window, "loss", r->loss, "patience", r->patience, "train", r->learner, "refine-lr",
-        r->refine_rate, "lr", r->rate, "look-ahead", r->look_ahead, "dense-inputs", r->dense_inputs,
-        "seed", (json_int_t)job->seed, "dtype", job->dtype, "bf16", job->bf16);
+        describe_texts(r), "preset", presets[r->preset], "epochs", r->epochs, "steps", r->steps,
+        "batch", r->batch, "step-window", r->window, "loss", r->loss, "patience", r->patience,
+        "train", r->learner, "refine-lr", r->refine_rate, "lr", r->rate, "look-ahead",
+        r->look_ahead, "dense-inputs", r->dense_inputs, "seed", (json_int_t)job->seed, "dtype",
+        job->dtype, "bf16", job->bf16);
     if (!keep || !all || json_object_update(all, keep)) {
         json_decref(all);
         all = NULL;
@@ -195,10 +204,11 @@ static int refine(recovery *r, cli_job *job) {
     lr_refine_opts_init(&opts, sizeof opts);
     opts.pattern = learnt[r->learner];
     opts.epochs = r->epochs;
-    opts.batch = r->batch;
+    opts.batch = r->refine_batch;
     opts.window = r->window;
     opts.loss = r->loss;
     opts.learning_rate = r->refine_rate;
+    opts.weight_decay = r->refine_decay;
     opts.look_ahead = r->look_ahead;
     opts.dense_inputs = r->dense_inputs;
     opts.patience = r->patience;
@@ -334,25 +344,41 @@ static int usual_allocation(const recovery *r, int is_shared_out) {
     return r->method == METHOD_KFAC ? KEEP_FIRST_ORDER : KEEP_AUTO;
 }
 
+/* What is not given becomes what the preset says. */
+static int fill_refinement(recovery *r) {
+    lr_refine_opts usual;
+    int code;
+    if (r->preset < 0) r->preset = 0;
+    lr_refine_opts_init(&usual, sizeof usual);
+    TRY(report_status(lr_refine_opts_preset(&usual, presets[r->preset]), WHILE_WORKING));
+    if (r->epochs < 0) r->epochs = usual.epochs;
+    if (r->refine_rate <= 0) r->refine_rate = usual.learning_rate;
+    if (r->loss < 0) r->loss = usual.loss;
+    if (r->look_ahead < 0) r->look_ahead = usual.look_ahead;
+    if (r->dense_inputs < 0) r->dense_inputs = usual.dense_inputs;
+    if (r->patience < 0) r->patience = usual.patience;
+    r->refine_batch = r->batch ? r->batch : usual.batch;
+    r->refine_decay = usual.weight_decay;
+    if (!r->batch) r->batch = POLISH_BATCH;
+done:
+    return code;
+}
+
 /* Options of a stage that is left out are refused; what else is not given becomes usual. */
 static int check_stages(recovery *r) {
     int is_refined = r->refine_rate > 0 || r->loss >= 0 || r->look_ahead >= 0 ||
-                     r->dense_inputs >= 0 || r->patience >= 0;
+                     r->dense_inputs >= 0 || r->patience >= 0 || r->preset >= 0;
     if (!r->epochs && !r->steps)
         return report_fail(CODE_USAGE, "--epochs 0 and --steps 0: nothing to do; the command "
                                        "compress makes the closed form alone");
     if (!r->epochs && is_refined)
         return report_fail(CODE_USAGE, "--epochs 0: expected none of --refine-lr, --loss, "
-                                       "--look-ahead, --dense-inputs and --patience beside it");
+                                       "--look-ahead, --dense-inputs, --patience and --preset "
+                                       "beside it");
     if (!r->steps && r->rate > 0)
         return report_fail(CODE_USAGE, "--steps 0: expected no --lr beside it");
-    if (r->refine_rate <= 0) r->refine_rate = 2e-4;
     if (r->rate <= 0) r->rate = 2.5e-5;
-    if (r->loss < 0) r->loss = LR_STREAM_RELATIVE;
-    if (r->look_ahead < 0) r->look_ahead = 0;
-    if (r->dense_inputs < 0) r->dense_inputs = 0;
-    if (r->patience < 0) r->patience = 0;
-    return CODE_DONE;
+    return fill_refinement(r);
 }
 
 static int check(recovery *r) {
@@ -387,12 +413,11 @@ int command_recover(cli_job *job) {
                   .samples = SAMPLES_DEFAULT,
                   .evals = EVALS_DEFAULT,
                   .held = {.windows = CHOICE_WINDOWS},
-                  .epochs = 2,
+                  .epochs = NOT_GIVEN,
                   .steps = 100,
-                  .batch = 4,
                   .window = 256};
     int code;
-    r.keep.allocation = r.method = r.loss = r.patience = NOT_GIVEN;
+    r.keep.allocation = r.method = r.loss = r.patience = r.preset = NOT_GIVEN;
     r.look_ahead = r.dense_inputs = NOT_GIVEN;
     r.samples.samples = 0; /* not given */
     const arg options[] = {
@@ -403,9 +428,15 @@ int command_recover(cli_job *job) {
             .choices = methods),
         KEEP_OPTIONS(&r.keep, "first-order, with another method than kfac auto"),
         SAMPLES_OPTIONS(&r.samples, "as many as the polish reads once, at least 64"),
+        ARG("preset", ARG_CHOICE, &r.preset, "NAME",
+            "of block refinement, what it does where nothing else is said: cpu, or gpu, 25 epochs "
+            "of 32 windows a step at 1e-4 with look-ahead 0.5, half of the inputs dense, and "
+            "patience 3 [default cpu]",
+            .choices = presets),
         ARG("epochs", ARG_INT, &r.epochs, "N", "of block refinement, 0 leaves it out [default 2]"),
         ARG("steps", ARG_INT, &r.steps, "N", "from end to end, 0 leaves them out [default 100]"),
-        ARG("batch", ARG_INT, &r.batch, "B", "windows of each step [default 4]", .least = 1),
+        ARG("batch", ARG_INT, &r.batch, "B", "windows of each step [default 4]", .least = 1,
+            .most = 64),
         ARG("step-window", ARG_INT, &r.window, "W", "tokens of such a window [default 256]",
             .least = 2),
         ARG("refine-lr", ARG_REAL, &r.refine_rate, "X",
@@ -422,7 +453,7 @@ int command_recover(cli_job *job) {
         ARG("look-ahead", ARG_REAL, &r.look_ahead, "W",
             "weight of the loss behind the next block [default 0]"),
         ARG("patience", ARG_INT, &r.patience, "N",
-            "epochs without gain behind which a block is finished [default 0: none]"),
+            "epochs without gain behind which a block is finished [default 0: never]"),
         WORK_OPTIONS(&r.work),
         EVALS_OPTIONS(&r.evals, EVALS_HELD_OUT),
     };

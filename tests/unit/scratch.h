@@ -29,11 +29,11 @@ static inline int scratch_drop(const char *path, const struct stat *info, int ki
 
 static inline void scratch_remove(void) { nftw(scratch, scratch_drop, 16, FTW_PHYS | FTW_DEPTH); }
 
-/* One of 32 buffers in turn. */
+/* One of many buffers in turn. */
 static inline const char *scratch_path(const char *name) {
-    static char paths[32][600];
+    static char paths[512][600];
     static unsigned turn;
-    char *path = paths[turn++ % 32];
+    char *path = paths[turn++ % 512];
     snprintf(path, sizeof paths[0], "%s/%s", scratch, name);
     return path;
 }

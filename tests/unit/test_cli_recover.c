@@ -1,16 +1,18 @@
 /* lowrank recover as a script sees it: its stages, its files, and runs that are killed. */
 #include "cli_fixture.h"
+#include "format/safetensors.h"
 
 static const char *text_path(void) {
-    static const char *path;
+    static char path[600];
     char words[3000];
     size_t used = 0;
-    if (path && !access(path, R_OK)) return path;
+    if (*path && !access(path, R_OK)) return path;
     for (uint32_t seed = 7; used + 1 < sizeof words; used++) {
         seed = seed * 1664525 + 1013904223;
         words[used] = (char)(seed >> 27 < 26 ? 'a' + (seed >> 27) : ' ');
     }
-    return path = scratch_write("text", words, used);
+    scratch_write("text", words, used);
+    return lasting_path(path, "text");
 }
 
 #define PARTS(out, epochs, steps)                                                                \
@@ -123,13 +125,32 @@ static size_t weights(const char *folder, char *bytes, size_t room) {
     return scratch_read(file, bytes, room);
 }
 
-/* Ten runs are killed at moments of their own, in blocks and in steps. */
+/* Begun or gone on with, and stopped once the file is there. */
+static void stop_behind(const char *out, const char *name, int signal) {
+    char path[700];
+    struct stat before = {0}, now;
+    snprintf(path, sizeof path, "%s/.resumed.lowrank-work/%s", scratch, name);
+    stat(path, &before);
+    START(RECOVER(out, "6", "60"), "--keep", "0.6", "--resume", "--quiet");
+    while (stat(path, &now) || now.st_ino == before.st_ino)
+        ck_assert_int_eq(waitpid(run.pid, NULL, WNOHANG), 0);
+    kill(run.pid, signal);
+    cli_wait(0);
+    if (signal == SIGTERM) ck_assert_int_eq(run.code, 5);
+}
+
+/* Runs that are stopped behind a block and behind checkpoints, and ten that are killed at moments
+ * of their own. */
 START_TEST(killed_runs_end_with_the_same_bytes) {
     enum { ROOM = 1 << 21 };
     static char whole[ROOM], resumed[ROOM];
-    char paths[2][700];
-    snprintf(paths[0], sizeof paths[0], "%s", scratch_path("whole"));
-    snprintf(paths[1], sizeof paths[1], "%s", scratch_path("resumed"));
+    char paths[2][600];
+    lasting_path(paths[0], "whole");
+    lasting_path(paths[1], "resumed");
+    stop_behind(paths[1], "block-0.safetensors", SIGKILL);
+    stop_behind(paths[1], "block-1.safetensors", SIGTERM);
+    stop_behind(paths[1], "checkpoint.safetensors", SIGKILL);
+    stop_behind(paths[1], "checkpoint.safetensors", SIGTERM);
     RUN_JSON(RECOVER(paths[0], "6", "60"), "--keep", "0.6");
     size_t bytes = weights(paths[0], whole, ROOM);
     ck_assert_uint_gt(bytes, 1000);
@@ -148,9 +169,9 @@ END_TEST
 
 /* Nothing that decides what the factors are or what is learnt may differ. */
 START_TEST(runs_go_on_as_they_began) {
-    const char *out = scratch_path("small"), *settings;
-    char weighted[700];
-    settings = scratch_path(".small.lowrank-work/settings.json");
+    char weighted[700], rooms[2][600];
+    const char *out = lasting_path(rooms[0], "small");
+    const char *settings = lasting_path(rooms[1], ".small.lowrank-work/settings.json");
     snprintf(weighted, sizeof weighted, "%s:2", text_path());
     START(RECOVER(out, "50", "60"), "--keep", "0.6", "--quiet");
     for (int i = 0; i < 10000 && !cli_exists(settings); i++) usleep(1000);
@@ -168,6 +189,103 @@ START_TEST(runs_go_on_as_they_began) {
     RUN_FAILS(2, "another --seed;", RESUME("0.6", "--seed", "1"));
     RUN_FAILS(2, "another --dtype;", RESUME("0.6", "--dtype", "bf16"));
     ck_assert(!cli_exists(out));
+}
+END_TEST
+
+/* The text without its end, so that it is whole windows; how many. */
+static int whole_windows(char room[600]) {
+    static char words[4096];
+    size_t used = scratch_read(text_path(), words, sizeof words), tokens;
+    do {
+        lasting_path(room, "whole.txt");
+        scratch_write("whole.txt", words, used--);
+        RUN_JSON("tokenize", cli_model(), "--text", room);
+        tokens = json_array_size(cli_member("ids"));
+    } while (tokens % 16);
+    return (int)(tokens / 16);
+}
+
+/* What the result says of the last stage is what the command eval says of the files. */
+START_TEST(stages_are_what_eval_says) {
+    char rooms[2][600], first[20];
+    int windows = whole_windows(rooms[0]);
+    const char *text = rooms[0], *out = lasting_path(rooms[1], "small");
+    ck_assert_int_gt(windows, 8);
+    RUN_JSON(RECOVER(out, "1", "5"), "--keep", "0.6", "--eval", text);
+    const json_t *about = json_array_get(cli_member("stages"), 3);
+    const json_t *judged = json_object_get(json_object_get(about, "evaluations"), text);
+    double perplexity = json_number_value(json_object_get(judged, "perplexity"));
+    double kl = json_number_value(json_object_get(judged, "kl"));
+    double agreement = json_number_value(json_object_get(judged, "agreement"));
+    snprintf(first, sizeof first, "%d", windows - 4);
+    RUN_JSON("eval", out, "--reference", cli_model(), "--text", text, "--window", "16", "--windows",
+             "4", "--first-window", first);
+    ck_assert_double_gt(kl, 0);
+    ck_assert_double_eq_tol(cli_number("perplexity"), perplexity, 1e-6 * perplexity);
+    ck_assert_double_eq_tol(cli_number("kl"), kl, 1e-6 * kl);
+    ck_assert_double_eq_tol(cli_number("agreement"), agreement, 1e-9);
+}
+END_TEST
+
+static int is_norm(const char *name) { return strstr(name, "norm.weight") != NULL; }
+
+static int is_factor(const char *name) {
+    return strstr(name, ".left.") || strstr(name, ".right.") || strstr(name, ".pivot.") ||
+           strstr(name, ".mix.");
+}
+
+/* Tensors of two models of one shape that differ, of those that `is_of` names or of all others. */
+static int differing(const char *const folders[2], int (*is_of)(const char *), int others) {
+    lr__stored_list lists[2] = {{0}, {0}};
+    int found = 0;
+    for (int i = 0; i < 2; i++)
+        ck_assert_int_ge(lr__safetensors_add_folder(&lists[i], folders[i], 0), 0);
+    ck_assert_uint_eq(lists[0].count, lists[1].count);
+    for (size_t i = 0; i < lists[0].count; i++) {
+        const lr__stored *a = &lists[0].items[i], *b = &lists[1].items[i];
+        ck_assert_str_eq(a->name, b->name);
+        ck_assert_uint_eq(a->bytes, b->bytes);
+        if (is_of(a->name) != others) found += memcmp(a->data, b->data, a->bytes) != 0;
+    }
+    for (int i = 0; i < 2; i++) lr__stored_list_clear(&lists[i]);
+    return found;
+}
+
+/* Two rates leave what does not learn alike, in blocks and from end to end. */
+START_TEST(what_does_not_learn_stays) {
+    int (*const is_of)(const char *) = _i % 2 ? is_factor : is_norm;
+    const char *epochs = _i / 2 ? "1" : "0", *steps = _i / 2 ? "0" : "4";
+    char rooms[2][600];
+    const char *folders[2] = {lasting_path(rooms[0], "a"), lasting_path(rooms[1], "b")};
+    for (int i = 0; i < 2; i++) {
+        const char *rate = i ? "0.0004" : "0.0002";
+        if (_i / 2)
+            RUN_JSON(PARTS(folders[i], epochs, steps), "--keep", "0.6", "--train",
+                     _i % 2 ? "factors" : "norms", "--refine-lr", rate);
+        else
+            RUN_JSON(PARTS(folders[i], epochs, steps), "--keep", "0.6", "--train",
+                     _i % 2 ? "factors" : "norms", "--lr", rate);
+    }
+    ck_assert_int_gt(differing(folders, is_of, 0), 1);
+    ck_assert_int_eq(differing(folders, is_of, 1), 0);
+}
+END_TEST
+
+/* Each option of block refinement, and the preset that sets several of them, tells. */
+START_TEST(options_of_refinement_tell) {
+    static const char *const options[][2] = {{"--batch", "8"},          {"--look-ahead", "0.5"},
+                                             {"--dense-inputs", "0.5"}, {"--loss", "cosine"},
+                                             {"--preset", "gpu"},       {"--refine-lr", "0.003"}};
+    enum { OPTIONS = sizeof options / sizeof *options };
+    double after[OPTIONS];
+    for (int i = 0; i < OPTIONS; i++) {
+        RUN_JSON(PARTS(scratch_path("small"), "2", "0"), "--keep", "0.6", "--force", options[i][0],
+                 options[i][1]);
+        const json_t *block = json_array_get(cli_member("blocks"), 1);
+        after[i] = json_number_value(json_object_get(block, "after"));
+        ck_assert_double_gt(after[i], 0);
+        for (int k = 0; k < i; k++) ck_assert(after[k] != after[i]);
+    }
 }
 END_TEST
 
@@ -236,7 +354,8 @@ START_TEST(the_nearest_allocation_is_taken) {
 END_TEST
 
 START_TEST(what_makes_no_sense_is_refused) {
-    const char *out = scratch_path("small");
+    char room[600];
+    const char *out = lasting_path(room, "small");
     RUN_FAILS(2, "no --match, --storage", RECOVER(out, "1", "1"), "--teacher", cli_model(),
               "--storage", "two-factor");
     RUN_FAILS(2, "no --match, --storage", RECOVER(out, "1", "1"), "--teacher", cli_model(),
@@ -255,6 +374,9 @@ START_TEST(what_makes_no_sense_is_refused) {
               "cosine");
     RUN_FAILS(2, "--epochs 0: expected none", PARTS(out, "0", "1"), "--keep", "0.6", "--patience",
               "0");
+    RUN_FAILS(2, "--epochs 0: expected none", PARTS(out, "0", "1"), "--keep", "0.6", "--preset",
+              "cpu");
+    RUN_FAILS(2, "expected cpu or gpu", PARTS(out, "1", "1"), "--keep", "0.6", "--preset", "tpu");
     RUN_FAILS(2, "--steps 0: expected no --lr", PARTS(out, "1", "0"), "--keep", "0.6", "--lr", "1");
     RUN_FAILS(2, "want equal ranks", PARTS(out, "1", "1"), "--keep", "0.6", "--storage", "shared",
               "--allocation", "first-order");
@@ -278,6 +400,9 @@ Suite *cli_recover_suite(void) {
     tcase_add_test(tests, ends_of_texts_are_held_out);
     tcase_add_test(tests, killed_runs_end_with_the_same_bytes);
     tcase_add_test(tests, runs_go_on_as_they_began);
+    tcase_add_test(tests, stages_are_what_eval_says);
+    tcase_add_loop_test(tests, what_does_not_learn_stays, 0, 4);
+    tcase_add_test(tests, options_of_refinement_tell);
     tcase_add_test(tests, the_usual_factors_are_those_of_the_loss);
     tcase_add_test(tests, the_polish_reads_fresh_text);
     tcase_add_test(tests, the_nearest_allocation_is_taken);
