@@ -99,12 +99,42 @@ static inline void cli_wait(int is_read) {
                       run.code, run.signal, expected, run.err);                              \
     } while (0)
 
+/* Members of these are names of texts, modules and types, or another file's own. */
+static inline int cli_names_its_members(const char *key) {
+    static const char *const keys[] = {"evaluations", "ranks", "types", "config"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (!strcmp(key, keys[i])) return 1;
+    return 0;
+}
+
+/* Whatever a result holds is described in docs/command.md. */
+static inline void cli_check_described(const json_t *value, int has_names) {
+    static char page[1 << 16];
+    const char *key;
+    const json_t *member;
+    size_t i;
+    if (!*page) {
+        const char *root = getenv("LR_DOCS");
+        char path[600];
+        snprintf(path, sizeof path, "%s/command.md", root && *root ? root : "docs");
+        ck_assert_uint_lt(scratch_read(path, page, sizeof page - 1), sizeof page - 1);
+    }
+    json_array_foreach((json_t *)value, i, member) cli_check_described(member, 0);
+    json_object_foreach((json_t *)value, key, member) {
+        char quoted[600];
+        snprintf(quoted, sizeof quoted, "`%s`", key);
+        ck_assert_msg(has_names || strstr(page, quoted), "docs/command.md: no %s", quoted);
+        if (strcmp(key, "config")) cli_check_described(member, cli_names_its_members(key));
+    }
+}
+
 /* The same for a run that ends well, with --json and --quiet: nothing but the object. */
 #define RUN_JSON(...)                                                        \
     do {                                                                     \
         RUN(0, __VA_ARGS__, "--json", "--quiet");                            \
         ck_assert_str_eq(run.err, "");                                       \
         ck_assert_msg(run.json != NULL, "not one JSON object: %s", run.out); \
+        cli_check_described(run.json, 0);                                    \
     } while (0)
 
 /* A run that fails says one line on stderr, which holds `words`, and nothing on stdout. */
