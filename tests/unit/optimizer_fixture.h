@@ -15,6 +15,18 @@ static inline lr_optimizer_opts optimizer_opts(int32_t rule, double learning_rat
     return opts;
 }
 
+/* A rule of the host's that is SGD with momentum 0.9, one number of state, decay in the gradient.
+ */
+static inline lr_status heavy_ball(const lr_update *u, void *user) {
+    (void)user;
+    for (int64_t i = 0; i < u->count; i++) {
+        float g = u->gradient[i] + (float)u->weight_decay * u->values[i];
+        u->state[i] = 0.9f * u->state[i] + g;
+        u->values[i] -= (float)u->learning_rate * u->state[i];
+    }
+    return LR_OK;
+}
+
 static inline lr_optimizer *optimizer_of(const lr_optimizer_opts *opts) {
     lr_optimizer *optimizer;
     CHECK_OK(lr_optimizer_new(&optimizer, fixture_ctx, opts));

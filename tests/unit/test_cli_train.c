@@ -19,6 +19,58 @@ static const char *text_path(void) {
         "--batch", "2", "--lr", "0.003", "--dtype", "f32", "--checkpoint-every", "5",              \
         "--eval-windows", "4"
 
+/* Points of the first curve of a picture; how many. */
+static int points_of(const char *folder, const char *name, double (*points)[2], int most) {
+    static char text[1 << 15];
+    char file[700];
+    int count = 0;
+    snprintf(file, sizeof file, "%s/%s", folder, name);
+    size_t length = scratch_read(file, text, sizeof text - 1);
+    text[length] = '\0';
+    ck_assert(!strncmp(text, "<svg ", 5) && !strcmp(text + length - 7, "</svg>\n"));
+    char *at = strstr(text, "points=\"");
+    ck_assert_ptr_nonnull(at);
+    for (at += 8; count < most && *at && *at != '"'; count++) {
+        points[count][0] = strtod(at, &at);
+        points[count][1] = strtod(at + 1, &at);
+        while (*at == ' ' || *at == '\n') at++;
+    }
+    return count;
+}
+
+/* A curve is the values, linearly and upside down; they lie a tenth of a unit near at the best. */
+static void check_curve(double (*points)[2], const double *values, int count) {
+    int low = 0, high = 0;
+    for (int i = 0; i < count; i++) {
+        if (values[i] < values[low]) low = i;
+        if (values[i] > values[high]) high = i;
+        if (i) ck_assert_double_gt(points[i][0], points[i - 1][0]);
+    }
+    double scale = (points[high][1] - points[low][1]) / (values[high] - values[low]);
+    ck_assert_double_lt(scale, 0);
+    for (int i = 0; i < count; i++) {
+        double wanted = points[low][1] + scale * (values[i] - values[low]);
+        ck_assert_double_eq_tol(points[i][1], wanted, 0.2);
+    }
+}
+
+START_TEST(pictures_show_the_table) {
+    double points[40][2], values[40];
+    const char *out = scratch_path("taught");
+    RUN_JSON(TRAIN(out, "30"), "--eval-every", "4");
+    for (size_t i = 0; i < 30; i++)
+        values[i] = json_number_value(json_array_get(cli_member("losses"), i));
+    ck_assert_int_eq(points_of(out, "losses.svg", points, 40), 30);
+    check_curve(points, values, 30);
+    const json_t *judged = json_object_get(cli_member("evaluations"), text_path());
+    const json_t *during = json_object_get(judged, "during");
+    for (size_t i = 0; i < 8; i++)
+        values[i] = json_number_value(json_object_get(json_array_get(during, i), "perplexity"));
+    ck_assert_int_eq(points_of(out, "evaluations.svg", points, 40), 8);
+    check_curve(points, values, 8);
+}
+END_TEST
+
 START_TEST(training_tells_what_it_did) {
     const char *out = scratch_path("taught");
     char file[700], line[80];
@@ -504,6 +556,7 @@ Suite *cli_train_suite(void) {
     TCase *tests = tcase_create("cli_train");
     tcase_add_checked_fixture(tests, scratch_make, scratch_remove);
     tcase_add_test(tests, training_tells_what_it_did);
+    tcase_add_test(tests, pictures_show_the_table);
     tcase_add_test(tests, parts_learn_from_a_teacher);
     tcase_add_loop_test(tests, killed_runs_end_with_the_same_bytes, 0, 2);
     tcase_add_test(tests, cancelled_trials_are_made_up);

@@ -164,6 +164,88 @@ START_TEST(hooks_see_the_backward_pass) {
 }
 END_TEST
 
+/* What hooks saw of one block: derivatives by outputs, and by the inputs they share. */
+enum { GROUPS = 4, GROUP_MOST = 3 };
+static const char *const groups[GROUPS][GROUP_MOST] = {
+    {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"},
+    {"self_attn.o_proj"},
+    {"mlp.gate_proj", "mlp.up_proj"},
+    {"mlp.down_proj"}};
+
+typedef struct derivatives {
+    double *sum[GROUPS]; /* of W' dY by plain loops, [tokens, in] */
+    float *told[GROUPS];
+    int64_t tokens[GROUPS], in[GROUPS];
+} derivatives;
+
+static int group_of(const char *module) {
+    for (int g = 0; g < GROUPS; g++)
+        for (int i = 0; i < GROUP_MOST && groups[g][i]; i++)
+            if (strstr(module, groups[g][i])) return g;
+    ck_abort_msg("%s: of no group", module);
+}
+
+static void add_product(double *sum, const lr_linear *linear, const float *dy, int64_t tokens) {
+    int64_t out = lr_linear_out(linear), in = lr_linear_in(linear);
+    float *w = malloc((size_t)(out * in) * sizeof *w);
+    CHECK_OK(lr_linear_densify(linear, w));
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t o = 0; o < out; o++)
+            for (int64_t i = 0; i < in; i++)
+                sum[t * in + i] += (double)dy[t * out + o] * (double)w[o * in + i];
+    free(w);
+}
+
+static lr_status take_derivatives(const lr_hook_event *event, void *user) {
+    derivatives *d = user;
+    int g = group_of(event->module);
+    int64_t tokens = event->input.shape[0], in = event->input.shape[1];
+    size_t count = (size_t)(tokens * in);
+    if (event->event == LR_BEFORE_BACKWARD) {
+        if (!d->sum[g]) d->sum[g] = calloc(count, sizeof *d->sum[g]);
+        d->tokens[g] = tokens;
+        d->in[g] = lr_linear_in(event->linear);
+        add_product(d->sum[g], event->linear, event->output.data, tokens);
+        return LR_OK;
+    }
+    ck_assert_int_eq(in, d->in[g]);
+    d->told[g] = realloc(d->told[g], count * sizeof *d->told[g]);
+    memcpy(d->told[g], event->input.data, count * sizeof *d->told[g]);
+    return LR_OK;
+}
+
+static void check_group(derivatives *d, int g) {
+    double most = 0, worst = 0;
+    ck_assert(d->sum[g] && d->told[g]);
+    for (int64_t i = 0; i < d->tokens[g] * d->in[g]; i++) {
+        most = fmax(most, fabs(d->sum[g][i]));
+        worst = fmax(worst, fabs(d->sum[g][i] - (double)d->told[g][i]));
+    }
+    ck_assert_msg(most > 0 && worst <= 2e-6 * most, "%s: off by %g of %g", groups[g][0], worst,
+                  most);
+    free(d->sum[g]);
+    free(d->told[g]);
+}
+
+/* The derivative by an input is that of all modules which read it, each by its own outputs'. */
+START_TEST(hooks_are_told_the_derivatives_by_inputs) {
+    lr_ctx *ctx = context_of(2);
+    lr_hooks *hooks;
+    derivatives d = {0};
+    golden g = golden_open(golden_names[_i]);
+    CHECK_OK(lr_hooks_new(&hooks));
+    CHECK_OK(lr_hook_add(hooks, "model.layers.0.*_proj", LR_BEFORE_BACKWARD | LR_AFTER_BACKWARD,
+                         take_derivatives, &d, NULL));
+    lesson l = open_lesson(ctx, golden_names[_i], g.rows, hooks, train);
+    learn(&l, &g, NULL, 0, 1, 1);
+    for (int i = 0; i < GROUPS; i++) check_group(&d, i);
+    close_lesson(&l);
+    lr_hooks_free(hooks);
+    golden_close(&g);
+    lr_ctx_free(ctx);
+}
+END_TEST
+
 /* ---- the end of the pass ---- */
 
 typedef struct ending {
@@ -264,6 +346,7 @@ Suite *learn_suite(void) {
     tcase_add_test(tests, frozen_parts_change_nothing);
     tcase_add_test(tests, teacher_of_itself_teaches_nothing);
     tcase_add_test(tests, hooks_see_the_backward_pass);
+    tcase_add_loop_test(tests, hooks_are_told_the_derivatives_by_inputs, 0, GOLDEN_NAMES);
     tcase_add_loop_test(tests, nothing_runs_below_what_learns, 0, ENDINGS);
     tcase_add_test(tests, wrong_sessions_are_refused);
     suite_add_tcase(suite, tests);

@@ -399,6 +399,46 @@ START_TEST(test_own_rule) {
 }
 END_TEST
 
+/* A host's rule gets clipped gradients, and the rate, decay and state of its group. */
+START_TEST(test_own_rule_in_groups) {
+    float *numbers = fixture_numbers(200);
+    lr_linear *linears[2][2];
+    for (int host = 0; host < 2; host++) {
+        lr_optimizer_opts opts = optimizer_opts(host ? LR_OWN_RULE : LR_SGD, 0.05);
+        lr_group_opts group;
+        lr_group_opts_init(&group, sizeof group);
+        group.learning_rate = 0.02;
+        group.weight_decay = 0.3;
+        group.clip = 0.4;
+        opts.momentum = 0.9;
+        opts.clip = 0.9;
+        opts.schedule = LR_LINEAR;
+        opts.steps = 9;
+        opts.update = host ? heavy_ball : NULL;
+        opts.update_state = host;
+        lr_optimizer *optimizer = optimizer_of(&opts);
+        for (int i = 0; i < 2; i++) {
+            linears[host][i] = dense_of(i ? "b" : "a", numbers + i, 3, 4);
+            CHECK_OK(lr_optimizer_add_linear(optimizer, linears[host][i], NULL, i ? &group : NULL,
+                                             NULL));
+        }
+        for (int step = 0; step < 6; step++) {
+            for (int i = 0; i < 2; i++)
+                set_gradient(optimizer, linears[host][i], numbers + 20 * step + 5 * i);
+            CHECK_OK(lr_optimizer_step(optimizer, NULL));
+        }
+        lr_optimizer_free(optimizer);
+    }
+    for (int i = 0; i < 2; i++) {
+        const float *sgd = values_of(linears[0][i]), *hosts = values_of(linears[1][i]);
+        ck_assert_double_ge(tiny_distance(sgd, numbers + i, 12), 1e-2);
+        ck_assert_double_le(tiny_distance(sgd, hosts, 12), 1e-6);
+    }
+    for (int i = 0; i < 4; i++) lr_linear_free(linears[i / 2][i % 2]);
+    free(numbers);
+}
+END_TEST
+
 /* --- refusals --- */
 
 static void refuse(lr_optimizer_opts opts, const char *text) {
@@ -499,6 +539,7 @@ Suite *optimizer_suite(void) {
     tcase_add_loop_test(tests, test_bad_gradient, 0, 3);
     tcase_add_loop_test(tests, test_overflow, 0, 2);
     tcase_add_test(tests, test_own_rule);
+    tcase_add_test(tests, test_own_rule_in_groups);
     tcase_add_test(tests, test_refused_opts);
     tcase_add_test(tests, test_refused_adding);
     suite_add_tcase(suite, tests);

@@ -316,6 +316,8 @@ static run run_new(int32_t rule, const float *numbers) {
     opts.weight_decay = 0.1;
     opts.schedule = LR_COSINE;
     opts.steps = 12;
+    opts.update = rule == LR_OWN_RULE ? heavy_ball : NULL;
+    opts.update_state = rule == LR_OWN_RULE;
     run r = {.linears = {dense_of("m", numbers, ROWS, COLS), dense_of("m", numbers + 5, COLS, 1)},
              .optimizer = optimizer_of(&opts)};
     for (int i = 0; i < 2; i++) add(r.optimizer, r.linears[i]);
@@ -551,7 +553,7 @@ Suite *optimizer_masters_suite(void) {
     tcase_add_test(tests, test_model_parts);
     tcase_add_test(tests, test_foreign_name);
     tcase_add_test(tests, test_learns);
-    tcase_add_loop_test(tests, test_resume, 0, 2);
+    tcase_add_loop_test(tests, test_resume, 0, 3);
     tcase_add_test(tests, test_hostile);
     tcase_add_test(tests, test_memory);
     tcase_add_test(tests, test_memory_of_linears);

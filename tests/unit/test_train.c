@@ -210,6 +210,67 @@ START_TEST(checkpoints_go_on_bit_for_bit) {
 }
 END_TEST
 
+/* ---- a teacher ---- */
+
+static float *logits_of(const lr_model *of, const int32_t *tokens, int32_t count) {
+    float *logits = malloc((size_t)count * (size_t)tiny_vocabulary(of) * sizeof *logits);
+    lr_segment segment = {0, count, tokens};
+    lr_session *session = tiny_session(of, 1, LR_STEP_BATCH, 0, NULL);
+    CHECK_OK(lr_session_forward_all(session, &segment, 1, logits));
+    lr_session_free(session);
+    return logits;
+}
+
+static double log_share(const float *z, int32_t n, int32_t which, double temperature) {
+    double sum = 0;
+    for (int32_t i = 0; i < n; i++) sum += exp(((double)z[i] - (double)z[which]) / temperature);
+    return -log(sum);
+}
+
+static int32_t keep_event(const lr_train_event *event, void *user) {
+    *(lr_train_event *)user = *event;
+    return 0;
+}
+
+/* The losses of a step are means over the window's next tokens of what the logits say. */
+START_TEST(losses_are_those_of_the_logits) {
+    enum { TOKENS = 16 };
+    static const double temperatures[] = {1, 2.5, 0.6};
+    double t = temperatures[_i], next = 0, divergence = 0;
+    lr_train_opts opts = options(1);
+    lr_train_event e = {0};
+    lr_model *student;
+    CHECK_OK(lr_model_clone(&student, model));
+    lr_optimizer *optimizer = optimizer_of(student, "*.mlp.*", 1e-2);
+    lr_train_opts away = options(5);
+    CHECK_OK(lr_train(student, optimizer, ids, IDS, &away, NULL, NULL));
+    int32_t n = tiny_vocabulary(model);
+    float *z = logits_of(student, ids, TOKENS), *r = logits_of(model, ids, TOKENS);
+    for (int k = 0; k + 1 < TOKENS; k++) {
+        next -= log_share(z + k * n, n, ids[k + 1], 1) / (TOKENS - 1);
+        for (int32_t i = 0; i < n; i++) {
+            double taught = log_share(r + k * n, n, i, t), made = log_share(z + k * n, n, i, t);
+            divergence += t * t * exp(taught) * (taught - made) / (TOKENS - 1);
+        }
+    }
+    opts.steps = 6;
+    opts.batch = 1;
+    opts.teacher = model;
+    opts.alpha = 0.7;
+    opts.temperature = t;
+    CHECK_OK(lr_train(student, optimizer, ids, TOKENS, &opts, keep_event, &e));
+    ck_assert_int_eq(e.step, 6);
+    ck_assert_double_gt(divergence, 0.01);
+    ck_assert_double_eq_tol(e.next_token, next, 1e-5 * next);
+    ck_assert_double_eq_tol(e.divergence, divergence, 1e-5 * divergence);
+    ck_assert_double_eq_tol(e.loss, 0.3 * next + 0.7 * divergence, 1e-5 * e.loss);
+    free(z);
+    free(r);
+    lr_optimizer_free(optimizer);
+    lr_model_free(student);
+}
+END_TEST
+
 START_TEST(teacher_draws_its_student_back) {
     lr_model *student;
     course c = {.count = 0};
@@ -583,6 +644,7 @@ Suite *train_suite(void) {
     tcase_add_test(tests, losses_fall);
     tcase_add_test(tests, passes_add_up);
     tcase_add_test(tests, checkpoints_go_on_bit_for_bit);
+    tcase_add_loop_test(tests, losses_are_those_of_the_logits, 0, 3);
     tcase_add_test(tests, teacher_draws_its_student_back);
     tcase_add_test(tests, what_makes_no_sense_is_refused);
     tcase_add_loop_test(tests, place_of_a_bad_number_is_named, 0, PLANTS);
