@@ -93,6 +93,9 @@ LR_API const char *lr_plan_module(const lr_plan *plan, int32_t index);
 /** Rank of module @p index; 0: stays dense; -1: out of range. */
 LR_API int64_t lr_plan_rank(const lr_plan *plan, int32_t index);
 
+/** How compression will store its factors: "pivot", "two-factor" or "shared"; NULL without a plan. */
+LR_API const char *lr_plan_storage(const lr_plan *plan);
+
 /** Sets the rank of a module; 0 leaves it dense. In "shared" storage a module whose rank differs
  *  from the others' of its input has a right factor of its own. */
 LR_API lr_status lr_plan_set_rank(lr_plan *plan, const char *module, int64_t rank);

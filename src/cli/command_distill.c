@@ -125,6 +125,11 @@ static int make_plan(distilling *d, const cli_job *job) {
         TRY(report_status(lr_plan_open(&d->plan, d->model, d->plan_path), WHILE_READING));
     else
         TRY(keep_uniform(&d->keep, job, d->model, &d->plan));
+    if (!strcmp(lr_plan_storage(d->plan), "shared"))
+        TRY(report_fail(CODE_USAGE,
+                        "--plan: %s: shared storage, and each module learns by itself; expected "
+                        "two-factor or pivot",
+                        d->plan_path));
     for (int32_t i = 0; i < lr_plan_count(d->plan); i++)
         if (lr_plan_rank(d->plan, i) > 0) return CODE_DONE;
     code = report_fail(CODE_USAGE, "no module gets a rank at which its factors are smaller than "

@@ -300,6 +300,10 @@ int64_t lr_plan_rank(const lr_plan *plan, int32_t index) {
     return plan && index >= 0 && index < plan->count ? plan->items[index].rank : -1;
 }
 
+const char *lr_plan_storage(const lr_plan *plan) {
+    return plan ? lr__plan_storage_name(plan->storage) : NULL;
+}
+
 lr_status lr_plan_set_rank(lr_plan *plan, const char *module, int64_t rank) {
     if (!plan || !module) return lr__fail(LR_E_INVALID, "lr_plan_set_rank: plan and module");
     int32_t which = lr__plan_find(plan, module);

@@ -196,6 +196,30 @@ START_TEST(messages_and_patience) {
 }
 END_TEST
 
+/* Ranks and form stand in the plan. */
+START_TEST(plans_are_followed) {
+    char rooms[2][600];
+    const char *plan = lasting_path(rooms[0], "plan.json"), *out = lasting_path(rooms[1], "small");
+    for (int i = 0; i < 2; i++) {
+        RUN_JSON("plan", cli_model(), "--keep", "0.6", "--storage", i ? "shared" : "pivot", "--out",
+                 plan, "--force");
+        double rank =
+            json_number_value(json_object_get(cli_member("ranks"), "model.layers.1.mlp.up_proj"));
+        if (i) {
+            RUN_FAILS(2, "shared storage, and each module", "distill", cli_model(), "--plan", plan,
+                      "--out", scratch_path("other"), "--text", text_path());
+            break;
+        }
+        RUN_JSON("distill", cli_model(), "--plan", plan, "--out", out, "--text", text_path(),
+                 "--self-text", "0", "--steps", "2", "--window", "16", "--samples", "20");
+        ck_assert_double_eq(of(module_of("model.layers.1.mlp.up_proj"), "rank"), rank);
+        ck_assert_uint_eq(json_array_size(cli_member("modules")), 14);
+        RUN_JSON("info", out);
+        ck_assert_str_eq(json_string_value(cli_member("types.up_proj.storage")), "pivot");
+    }
+}
+END_TEST
+
 START_TEST(what_makes_no_sense_is_refused) {
     const char *out = scratch_path("small"), *text = text_path();
     RUN_FAILS(2, "expected exactly one", "distill", cli_model(), "--out", out, "--text", text);
@@ -227,6 +251,7 @@ Suite *cli_distill_suite(void) {
     tcase_add_test(tests, same_seed_same_bytes);
     tcase_add_test(tests, interrupted_runs_end_with_the_same_bytes);
     tcase_add_test(tests, messages_and_patience);
+    tcase_add_test(tests, plans_are_followed);
     tcase_add_test(tests, what_makes_no_sense_is_refused);
     tcase_set_timeout(tests, 60);
     suite_add_tcase(suite, tests);

@@ -260,6 +260,7 @@ START_TEST(test_set_rank) {
     ck_assert_str_eq(module, "model.layers.0.self_attn.o_proj");
     CHECK_OK(lr_plan_set_rank(plan, module, 11));
     ck_assert_int_eq(lr_plan_rank(plan, 3), 11);
+    ck_assert_str_eq(lr_plan_storage(plan), "two-factor");
     CHECK_OK(lr_plan_set_rank(plan, module, 0));
     ck_assert_int_eq(lr_plan_rank(plan, 3), 0);
     CHECK_FAILS(lr_plan_set_rank(plan, module, 37), LR_E_INVALID, "rank 37, expected 1 to 36");
