@@ -47,7 +47,7 @@ say '10,000 damaged files under both'
 
 # OpenBLAS is not instrumented, so what is seen is our own pool and what runs on it.
 threaded=$(suites base pool kernels model session hooks stats drift linear_backward learn \
-    learn_blocks train derived distill refine slopes bf16)
+    learn_blocks train derived distill distill_state refine slopes bf16)
 for suite in $threaded; do
     say "threads: $suite"
     CK_RUN_SUITE=$suite unit tsan CFLAGS='-O1 -g -fsanitize=thread'
