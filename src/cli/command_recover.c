@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     POLISH_BATCH = 4,
@@ -168,13 +169,29 @@ done:
     return code;
 }
 
+/* Statistics take longest of all before the first block, so they are kept for a run that goes on;
+ * and every run takes them from the file, so that all work with the same numbers. */
+static int collect(recovery *r) {
+    const char *path = r->work.statistics;
+    int code;
+    if (access(path, F_OK)) {
+        TRY(samples_count(&r->samples, r->model, &r->stats));
+        TRY(report_status(lr_stats_save(r->stats, path, 1), WHILE_WRITING));
+        lr_stats_free(r->stats);
+        r->stats = NULL;
+    }
+    TRY(report_status(lr_stats_open(&r->stats, r->model, path), WHILE_READING));
+done:
+    return code;
+}
+
 static int close_form(recovery *r, cli_job *job) {
     lr_compress_opts opts;
     int code;
     lr_compress_opts_init(&opts, sizeof opts);
     opts.method = methods[r->method];
     TRY(job_stage(job, "collect"));
-    TRY(samples_count(&r->samples, r->model, &r->stats));
+    TRY(collect(r));
     TRY(allocate(r, job));
     TRY(job_stage(job, "factorise"));
     TRY(report_status(lr_compress(r->model, r->plan, r->stats, &opts, note_module, r),

@@ -58,6 +58,7 @@ int work_open(cli_work *w, cli_job *job, const char *out) {
     int code;
     TRY(work_name(&w->folder, out));
     if (asprintf(&w->checkpoint, "%s/checkpoint.safetensors", w->folder) < 0 ||
+        asprintf(&w->statistics, "%s/statistics.safetensors", w->folder) < 0 ||
         asprintf(&w->settings, "%s/%s", w->folder, settings_name) < 0 ||
         asprintf(&w->saving, "%s/saving", w->folder) < 0)
         return report_nomem();
@@ -169,6 +170,7 @@ void work_end(cli_work *w) {
     if (w->is_held && !holds_more_than(w->folder, settings_name)) work_remove(w->folder);
     free(w->folder);
     free(w->checkpoint);
+    free(w->statistics);
     free(w->settings);
     free(w->saving);
 }

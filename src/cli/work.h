@@ -14,7 +14,7 @@ typedef struct cli_work {
     int32_t resume;
     int32_t is_held;    /* by this run, from work_begin() on */
     int32_t was_saving; /* the interrupted run was, so what is there of the output is its own */
-    char *folder, *checkpoint, *settings, *saving;
+    char *folder, *checkpoint, *statistics, *settings, *saving;
 } cli_work;
 
 #define WORK_OPTIONS(w) \

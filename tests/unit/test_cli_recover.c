@@ -147,6 +147,7 @@ START_TEST(killed_runs_end_with_the_same_bytes) {
     char paths[2][600];
     lasting_path(paths[0], "whole");
     lasting_path(paths[1], "resumed");
+    stop_behind(paths[1], "statistics.safetensors", SIGKILL);
     stop_behind(paths[1], "block-0.safetensors", SIGKILL);
     stop_behind(paths[1], "block-1.safetensors", SIGTERM);
     stop_behind(paths[1], "checkpoint.safetensors", SIGKILL);
